@@ -1,0 +1,52 @@
+# Two commands on a fresh machine with Python 3.10 or newer and make:
+#   make demo    trains a small network on real data under `aiobs run` and shows what was recorded
+#   make test    passes the tests
+# Each makes its own virtual environment in .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint types layers docs bench clean
+
+demo: .venv/demo
+	$(BIN)/aiobs run -- $(BIN)/python examples/train_digits.py
+
+test: .venv/dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+layers: .venv/dev
+	$(BIN)/lint-imports
+
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/dev
+	$(BIN)/python -m pytest -p no:randomly -s tests/bench $(ARGS)
+
+clean:
+	rm -rf .venv build dist site .*_cache *.egg-info
+
+# pip 25.1 is the first to know dependency groups.
+.venv/pip: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "aiobs needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
+
+.venv/demo: .venv/pip pyproject.toml
+	$(PIP) --editable '.[torch,report]' --group demo
+	touch $@
+
+.venv/dev: .venv/pip pyproject.toml
+	$(PIP) --editable '.[all]' --group dev
+	touch $@ .venv/demo

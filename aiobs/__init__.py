@@ -1,0 +1,78 @@
+"""aiobs shows what AI training and serving code really does: traces that cost next to nothing and outlive the
+process that wrote them.
+
+Importing this package only defines names; :func:`init` starts recording.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aiobs.errors import AiobsError, ExportError, NotEnabledError, PatchError, RecordError, SettingError
+    from aiobs.face import phase, step
+    from aiobs.identity import VERSION as __version__
+    from aiobs.propagation import Context
+    from aiobs.recorder.spans import Span, current, span
+    from aiobs.recorder.verbs import event, log, trace
+    from aiobs.runtime import init, shutdown
+
+_HOMES = {
+    "AiobsError": "aiobs.errors",
+    "Context": "aiobs.propagation",
+    "ExportError": "aiobs.errors",
+    "NotEnabledError": "aiobs.errors",
+    "PatchError": "aiobs.errors",
+    "RecordError": "aiobs.errors",
+    "SettingError": "aiobs.errors",
+    "Span": "aiobs.recorder.spans",
+    "current": "aiobs.recorder.spans",
+    "event": "aiobs.recorder.verbs",
+    "init": "aiobs.runtime",
+    "log": "aiobs.recorder.verbs",
+    "phase": "aiobs.face",
+    "shutdown": "aiobs.runtime",
+    "span": "aiobs.recorder.spans",
+    "step": "aiobs.face",
+    "trace": "aiobs.recorder.verbs",
+}
+
+__all__ = [
+    "AiobsError",
+    "Context",
+    "ExportError",
+    "NotEnabledError",
+    "PatchError",
+    "RecordError",
+    "SettingError",
+    "Span",
+    "__version__",
+    "current",
+    "event",
+    "init",
+    "log",
+    "phase",
+    "shutdown",
+    "span",
+    "step",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from aiobs.identity import VERSION
+
+        return VERSION
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'aiobs' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,95 @@
+"""Wait, at next to no cost, for the first import worth recording, then start aiobs.
+
+Nothing here may import more than ``sys`` and ``os``: it runs in every Python that a recorded command starts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from aiobs.activation import FAILED, HOOKED, SKIPPED, STARTED
+from aiobs.activation.notes import note
+from aiobs.activation.roles import FORK_SERVER, LAUNCHER, TOOL, role
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+TRIGGERS_VARIABLE = "AIOBS_TRIGGERS"
+"""Environment variable: comma-separated modules whose import starts recording; set by ``aiobs run``."""
+TRIGGERS = ("torch", "opentelemetry.trace")
+"""The modules where the variable is not set."""
+
+
+def activate() -> None:
+    """Do what this process's role asks for. Never raises."""
+    try:
+        what, why = role(sys.orig_argv)
+        if os.environ.get("AIOBS_ENABLED", "1").lower() in ("0", "false", "no", "off"):
+            what, why = TOOL, "AIOBS_ENABLED=0"
+        if what == FORK_SERVER:
+            os.register_at_fork(after_in_child=_wait)
+        elif what == LAUNCHER:
+            _wait_in_launcher()
+        elif what != TOOL:
+            _wait()
+            note(HOOKED)
+            return
+        note(SKIPPED + why)
+    except Exception as error:
+        _failed(error)
+
+
+def _wait() -> None:
+    named = os.environ.get(TRIGGERS_VARIABLE, "")
+    sys.meta_path.insert(0, _Lookout(frozenset(filter(None, named.split(","))) or frozenset(TRIGGERS)))
+
+
+def _wait_in_launcher() -> None:
+    """In torchrun and the like nothing is recorded but restarts."""
+
+
+class _Lookout:
+    """A finder that finds nothing; the first time it is asked for a trigger it puts real hooks in its place."""
+
+    def __init__(self, triggers: frozenset[str]) -> None:
+        self.triggers = triggers
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in self.triggers:
+            return None
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            try:
+                from aiobs.imports import when_imported
+
+                for trigger in self.triggers:
+                    when_imported(trigger, _start)
+            except Exception as error:
+                _failed(error)
+        # This import has passed the place where the new hooks stand, so its search begins again.
+        for finder in list(sys.meta_path):
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+
+def _start(_module: ModuleType) -> None:
+    from aiobs import runtime
+
+    try:
+        runtime.ensure()
+    except Exception as error:
+        _failed(error)
+        return
+    note(STARTED)
+
+
+def _failed(error: Exception) -> None:
+    note(f"{FAILED}{type(error).__name__}: {error}")
+    if os.environ.get("AIOBS_RAISE") == "1":
+        raise error

@@ -1,0 +1,288 @@
+"""One recorded process: its records turned into spans, logs and metrics, and what of them has to wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiobs import names
+from aiobs.agent.announce import Announcer
+from aiobs.agent.decode import Decoder, Found
+from aiobs.agent.exits import Exit
+from aiobs.agent.frozen import freeze_row, thaw_row
+from aiobs.agent.metrics import ProcessMetrics
+from aiobs.agent.rank_steps import Host, RankSteps
+from aiobs.agent.reader import FlightReader, OpenStep
+from aiobs.agent.steps import Step, parse_step, read_phases
+from aiobs.agent.unfinished import Unfinished, with_error_type
+from aiobs.agent.untrusted import DamagedError
+from aiobs.clock import monotonic_ns
+from aiobs.recorder import layout
+from aiobs.telemetry import STATUS_ERROR, Exemplar, Extra, LogRow, Resource, Row, SpanEvent
+
+_CHECKPOINTS = {
+    names.SPAN_CHECKPOINT_SAVE: "save",
+    names.SPAN_CHECKPOINT_LOAD: "load",
+    names.SPAN_CHECKPOINT_WRITE: "write",
+}
+_SEVERITY_ERROR = 17
+
+
+class Process:
+    """See the module's text.
+
+    Attributes:
+        rows, logs: what is ready to be exported. `resource`: the newest.
+        metrics, steps: of this process. `offset`: wall - monotonic clock, ns.
+        ended: it is gone, and everything of it is in `rows`, `logs` and `metrics`.
+    """
+
+    def __init__(self, reader: FlightReader, key: str, host: Host, started_after_ns: int) -> None:
+        self.rows: list[Row] = []
+        self.logs: list[LogRow] = []
+        self.resource: Resource = reader.resource
+        self.route = reader.route
+        self.ended = False
+        self.offset = reader.wall_offset
+        self._decoder = Decoder(reader.table, reader.wall_offset, reader.pid, {names.SPAN_PROCESS, *_CHECKPOINTS})
+        self.metrics = ProcessMetrics(reader.created_ns + reader.wall_offset)
+        self.steps = RankSteps(key, reader.route, self.metrics, host)
+        self._host = host
+        self._unfinished = Unfinished()
+        self._announcer = Announcer(started_after_ns)
+        self._own_span: Row | None = None
+        self._last_ns = reader.created_ns + reader.wall_offset
+        self._lost_said = reader.lost
+        self._reader = reader
+
+    # -- records -------------------------------------------------------------------------------------------
+    def drain(self, limit: int, *, final: bool = False) -> int:
+        """Take in new records, about `limit` at most; returns how many. Raises RecordError."""
+        reader, rows, taken = self._reader, self.rows, 0
+        while taken < limit:
+            cells = reader.read(final=final)
+            if cells is None:
+                break
+            self.route = self.steps.route = reader.route
+            self.resource = reader.resource
+            first = len(rows)
+            self._decoder.decode(cells, rows, self._take)
+            self._unfinished.complete(rows, first)
+            if len(rows) > first:
+                self._last_ns = max(self._last_ns, rows[-1][5])
+            taken += cells.count
+        reader.damaged = self._decoder.damaged
+        if reader.lost > self._lost_said:
+            self._say_lost(reader.lost - self._lost_said)
+            self._lost_said = reader.lost
+        return taken
+
+    def _say_lost(self, count: int) -> None:
+        body = f"{count} records were overwritten before the agent read them"
+        event = SpanEvent(names.EVENT_RECORDS_LOST, self._last_ns, {names.RECORDS_COUNT: count})
+        self.logs.append(LogRow(event.time_ns, body, event.name, 13, event.attributes))
+
+    def _take(self, found: Found) -> None:
+        self._last_ns = max(self._last_ns, max(found.start, found.end) + self.offset)
+        if found.kind == layout.SPAN:
+            self._span(found)
+        elif found.kind == layout.EVENT:
+            self._event(found)
+        elif found.kind == layout.SCALARS:
+            self._scalars(found)
+        else:
+            self._step(found)
+
+    def _row(self, found: Found, end_ns: int) -> Row:
+        shape, values, extra = found.shape, found.values, found.extra or Extra()
+        if found.thread != self._reader.pid:
+            extra.attributes.setdefault(names.THREAD_ID, found.thread)
+        for event in extra.events:
+            self._log_event(event, found.trace, found.span)
+        row = (shape, found.trace, found.span, found.parent, found.start + self.offset, end_ns, values, extra)
+        return with_error_type(self._unfinished.completed(row))
+
+    def _span(self, found: Found) -> None:
+        row: Row | None = self._row(found, found.end + self.offset)
+        assert row is not None
+        name = found.shape.name
+        if found.flags & layout.FLAG_IN_STEP:
+            row = self.steps.span(row, found.start)
+        elif name == names.SPAN_PROCESS and found.shape.scope == "aiobs":
+            if self._own_span is not None:
+                self.rows.append(self._own_span)
+            self._own_span, row = row, None
+        if name in _CHECKPOINTS and found.shape.scope == "aiobs":
+            self._checkpoint(found, _CHECKPOINTS[name], shown=row is not None)
+        if row is not None:
+            self.rows.append(row)
+
+    def _checkpoint(self, found: Found, operation: str, *, shown: bool) -> None:
+        seconds = (found.end - found.start) / 1e9
+        self.metrics.observe(names.CHECKPOINT_DURATION, seconds, names.CHECKPOINT_OPERATION, operation)
+        if shown:
+            exemplar = Exemplar(seconds, found.end + self.offset, found.trace, found.span)
+            self.metrics.exemplify(names.CHECKPOINT_DURATION, exemplar, names.CHECKPOINT_OPERATION, operation)
+
+    def _event(self, found: Found) -> None:
+        event = SpanEvent(found.shape.name, found.start + self.offset, found.all_attributes())
+        if found.flags & layout.FLAG_IN_STEP:
+            self.steps.event(found.trace, found.span, event, found.start)
+        elif found.span != bytes(8):
+            self._unfinished.event(found.span, event)
+        self._log_event(event, found.trace, found.span)
+
+    def _log_event(self, event: SpanEvent, trace: bytes, span: bytes) -> None:
+        failed = event.name == names.EVENT_EXCEPTION
+        body = event.attributes.get(names.EXCEPTION_MESSAGE) if failed else None
+        severity = _SEVERITY_ERROR if failed else 9
+        ids = (trace, span) if any(trace) and any(span) else (b"", b"")
+        self.logs.append(LogRow(event.time_ns, body, event.name, severity, event.attributes, *ids))
+
+    def _scalars(self, found: Found) -> None:
+        values = {names.SCALAR_PREFIX + key: value for key, value in found.all_attributes().items()}
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self.metrics.set(name, float(value), found.start + self.offset)
+        if found.aux:
+            self.steps.scalars(found.aux - 1, values)
+        elif found.span != bytes(8):
+            self._unfinished.attributes(found.span, values)
+
+    def _step(self, found: Found) -> None:
+        try:
+            step = parse_step(found.aux, found.thread, found.start, found.end, found.flags, found.payload, self._reader.table.phases)
+        except DamagedError:
+            self._decoder.damaged += 1
+            return
+        self.steps.step(step, monotonic_ns())
+
+    # -- while it runs -------------------------------------------------------------------------------------
+    def announce(self, now: int) -> None:
+        """Announce the spans that are open for long, and export held steps whose time is up (monotonic ns).
+
+        Raises:
+            RecordError: the record cannot be read any more.
+        """
+        if self.ended:
+            return
+        self.steps.release(now)
+        if self._announcer.due(now):
+            found = (self._decoder.whole(mark.raw, mark=True) for mark in self._reader.open_slots())
+            self.rows += self._announcer.announce([mark for mark in found if mark is not None], self.offset, now)
+
+    # -- its end -------------------------------------------------------------------------------------------
+    def end(self, ending: Exit) -> None:
+        """It is gone: take in the rest, and finish what it left open. Raises RecordError."""
+        reader = self._reader
+        while self.drain(1 << 20, final=True):
+            pass
+        died = ending.time_ns + self.offset if ending.time_ns else self._last_ns
+        died = max(died, self._last_ns)
+        for area in reader.open_steps():
+            self._end_step(area, died - self.offset, ending)
+        finished = reader.finished_spans()
+        leftover: list[Row] = []
+        for mark in reader.open_slots():
+            found = self._decoder.whole(mark.raw, mark=True)
+            if found is None:
+                reader.damaged += 1
+            elif int.from_bytes(found.span, "big") not in finished:
+                leftover += self._end_span(found, died, ending)
+        leftover += self.steps.end("last")
+        self.rows += leftover
+        if self._own_span is not None:
+            self.rows.append(self._with_exit(self._own_span, died, ending))
+            self._own_span = None
+        self.ended = True
+
+    def _end_step(self, area: OpenStep, died: int, ending: Exit) -> None:
+        """A step in progress: what lies before the provisional end is a finished step, the rest a truncated one."""
+        now, phases = monotonic_ns(), self._reader.table.phases
+        split = area.provisional_end
+        entries, number, start = area.entries, area.number, area.start
+        if split:
+            done = [entry for entry in entries if entry[3] < split]
+            step = Step(number, area.thread, start, max(split, start), read_phases(done, start, split, phases), len(done))
+            self.steps.step(step, now)
+            entries = entries[len(done) :]
+            number, start = number + 1, split
+            if not entries or (ending.clean and all(entry[4] for entry in entries)):
+                return
+        died = max(died, start)
+        first = len(area.entries) - len(entries)
+        begun = max(0, area.begun - first)
+        step = Step(number, area.thread, start, died, read_phases(entries, start, died, phases, first), begun)
+        step.truncated = True
+        step.attributes.update(exit_attributes(ending))
+        step.reason = "last" if ending.clean else "failed"
+        step.failed = not ending.clean
+        step.message = "" if ending.clean else str(ending)
+        self.steps.step(step, now, finished=False)
+
+    def _end_span(self, found: Found, died: int, ending: Exit) -> list[Row]:
+        row = self._row(found, max(died, found.start + self.offset))
+        extra = row[7]
+        assert extra is not None
+        extra.attributes.update({names.TRUNCATED: True, **exit_attributes(ending)})
+        if not ending.clean and extra.status != STATUS_ERROR:
+            extra.status, extra.message = STATUS_ERROR, str(ending)
+        if found.shape.name == names.SPAN_PROCESS and found.shape.scope == "aiobs" and self._own_span is None:
+            self._own_span = row
+            return []
+        if found.flags & layout.FLAG_IN_STEP:
+            now = self.steps.span(row, found.start)
+            return [now] if now is not None else []
+        return [row]
+
+    def _with_exit(self, row: Row, died: int, ending: Exit) -> Row:
+        """The process span, telling how the process ended."""
+        extra = row[7] or Extra()
+        attributes = exit_attributes(ending)
+        event = SpanEvent(names.EVENT_PROCESS_EXIT, died, attributes)
+        extra.attributes.update(attributes)
+        extra.events.append(event)
+        if self._reader.lost:
+            extra.events.append(SpanEvent(names.EVENT_RECORDS_LOST, died, {names.RECORDS_COUNT: self._reader.lost}))
+        if not ending.clean and extra.status != STATUS_ERROR:
+            extra.status, extra.message = STATUS_ERROR, str(ending)
+        severity = 9 if ending.clean else _SEVERITY_ERROR
+        self.logs.append(LogRow(died, f"process {ending}", event.name, severity, attributes, row[1], row[2]))
+        return (*row[:7], extra)
+
+    # -- across the agent's death --------------------------------------------------------------------------
+    def counts(self) -> dict[str, int]:
+        """left_out: spans within steps not kept; overflow: given up because too much waited."""
+        return {"left_out": self.steps.left_out, "overflow": self.steps.overflow + self._unfinished.overflow}
+
+    def snapshot(self) -> dict[str, Any]:
+        """JSON-able state; what is ready must have been taken."""
+        return {
+            "steps": self.steps.snapshot(),
+            "unfinished": self._unfinished.snapshot(),
+            "metrics": self.metrics.snapshot(),
+            "announced": self._announcer.snapshot(),
+            "own_span": self._own_span and freeze_row(self._own_span),
+            "last": self._last_ns,
+            "damaged": self._decoder.damaged,
+            "lost": self._lost_said,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `snapshot` gave."""
+        self.metrics = self.steps.metrics = ProcessMetrics.restored(state["metrics"])
+        self.steps.restore(state["steps"], monotonic_ns())
+        self._unfinished.restore(state["unfinished"])
+        self._announcer.restore(state["announced"])
+        self._own_span = state["own_span"] and thaw_row(state["own_span"])
+        self._last_ns, self._decoder.damaged = state["last"], state["damaged"]
+        self._lost_said = state["lost"]
+
+
+def exit_attributes(ending: Exit) -> dict[str, Any]:
+    """How a process ended, as attributes."""
+    found: dict[str, Any] = {names.EXIT_CAUSE: ending.cause}
+    if ending.code is not None:
+        found[names.PROCESS_EXIT_CODE] = ending.code
+    if ending.signal:
+        found[names.EXIT_SIGNAL] = ending.signal
+    return found

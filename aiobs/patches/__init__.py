@@ -1,0 +1,91 @@
+"""Patches: each makes one foreign library record through aiobs, from the moment that library is imported.
+
+A patch's own module is imported only then, so that a process pays for the libraries it uses and no others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from aiobs.guard import swallow
+from aiobs.imports import when_imported
+from aiobs.patches.base import PATCH_GROUP, Patch, trigger
+from aiobs.settings import Settings
+
+Row = tuple[str, str, Callable[[], Callable[[], Patch]]]
+"""Name of the patch, module whose import calls for it, loader of what makes it."""
+
+BUILT_IN = (
+    ("torch", "torch", "aiobs.patches.torch:TorchPatch"),
+    ("lightning", "lightning.pytorch", "aiobs.patches.lightning:LightningPatch"),
+    ("lightning", "pytorch_lightning", "aiobs.patches.lightning:PytorchLightningPatch"),
+)
+
+_waiting: dict[tuple[str, str], Callable[[], None]] = {}
+_installed: dict[tuple[str, str], Patch] = {}
+
+
+def known() -> Iterator[Row]:
+    """Every patch there is: the built-in ones and those of other distributions (``aiobs_patch``)."""
+    for name, module, path in BUILT_IN:
+        yield name, module, _loader(path)
+    for entry in entry_points(group=PATCH_GROUP):
+        if not any(entry.value == path for _, _, path in BUILT_IN):
+            yield entry.name, trigger(entry), entry.load
+
+
+def _loader(path: str) -> Callable[[], Callable[[], Patch]]:
+    def load() -> Callable[[], Patch]:
+        module, _, name = path.partition(":")
+        made: Callable[[], Patch] = getattr(import_module(module), name)
+        return made
+
+    return load
+
+
+def install_all(settings: Settings) -> None:
+    """Install every patch that `settings` does not switch off: now where its library is imported, else then."""
+    if "all" in settings.patches_off:
+        return
+    for name, module, load in known():
+        if name not in settings.patches_off and (name, module) not in _waiting and (name, module) not in _installed:
+            _waiting[name, module] = when_imported(module, _installer((name, module), load, settings))
+
+
+def _installer(key: tuple[str, str], load: Callable[[], Callable[[], Patch]], settings: Settings) -> Callable[..., None]:
+    def install(_module: object) -> None:
+        patch = load()()
+        try:
+            patch.install(settings)
+        except Exception as error:
+            patch.remove()
+            swallow(f"patches.{key[0]}", error)
+            return
+        _installed[key] = patch
+
+    return install
+
+
+def remove_all() -> None:
+    """Finish what is being recorded and put every patched object back."""
+    while _waiting:
+        _waiting.popitem()[1]()
+    while _installed:
+        key, patch = _installed.popitem()
+        try:
+            patch.remove()
+        except Exception as error:
+            swallow(f"patches.{key[0]}", error)
+
+
+def active() -> list[str]:
+    """Names of the patches that are in force."""
+    return sorted({name for name, _ in _installed})
+
+
+def pending() -> list[str]:
+    """Names of the patches that wait for their library to be imported."""
+    return sorted({name for name, module in _waiting if module not in sys.modules})

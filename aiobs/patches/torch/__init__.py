@@ -1,0 +1,32 @@
+"""The PyTorch patch: steps and their phases, evaluation, checkpoints, compilation, process groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiobs.patches.torch import boundaries, checkpoint, compiling, distributed, loop
+from aiobs.settings import Settings
+
+
+class TorchPatch:
+    """Makes a training loop record itself; see the modules beside this one for each part."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def install(self, settings: Settings) -> None:
+        """Put everything in place. PyTorch has been imported."""
+        if self._undo:
+            return
+        loop.models.name_service = not settings.service_name
+        for part in (boundaries, checkpoint, compiling, distributed):
+            self._undo += part.place_all(self.remove)
+
+    def remove(self) -> None:
+        """Finish what is open and leave PyTorch as it was."""
+        loop.finish()
+        while self._undo:
+            self._undo.pop()()
+        loop.models.forget()

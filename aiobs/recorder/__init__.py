@@ -1,0 +1,40 @@
+"""The recorder: what runs inside the user's process and writes its flight record."""
+
+from aiobs.propagation import Context
+from aiobs.recorder.foreign import open_mark, set_foreign_context, wall_offset, write_span
+from aiobs.recorder.schema import phase_id
+from aiobs.recorder.spans import NOTHING, Span, current, current_native, innermost, span, start_span, write_event
+from aiobs.recorder.state import set_resource, set_route, sleep, start, state, stop
+from aiobs.recorder.steps import Phase, Step, Steps, steps
+from aiobs.recorder.verbs import event, is_recording, log, trace
+
+__all__ = [
+    "NOTHING",
+    "Context",
+    "Phase",
+    "Span",
+    "Step",
+    "Steps",
+    "current",
+    "current_native",
+    "event",
+    "innermost",
+    "is_recording",
+    "log",
+    "open_mark",
+    "phase_id",
+    "set_foreign_context",
+    "set_resource",
+    "set_route",
+    "sleep",
+    "span",
+    "start",
+    "start_span",
+    "state",
+    "steps",
+    "stop",
+    "trace",
+    "wall_offset",
+    "write_event",
+    "write_span",
+]

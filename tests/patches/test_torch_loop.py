@@ -1,0 +1,295 @@
+"""Ordinary training loops: each phase gets its own time, and what is left is ``other``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+
+Record = Callable[..., Any]
+PLAIN = ["data.wait", "forward", "backward", "optimizer"]
+
+
+class Slow(Dataset[Any]):
+    def __init__(self, size: int, seconds: float = 0.0) -> None:
+        self.size, self.seconds = size, seconds
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(self.seconds)
+        return torch.full((4,), float(index)), torch.tensor(index % 2)
+
+
+class Net(nn.Module):
+    def __init__(self, forward_s: float = 0.0, backward_s: float = 0.0) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.forward_s, self.backward_s = forward_s, backward_s
+
+    def forward(self, x: Any) -> Any:
+        time.sleep(self.forward_s)
+        y = self.layer(x)
+        if self.backward_s and y.requires_grad:
+            y.register_hook(lambda _: time.sleep(self.backward_s))
+        return y
+
+
+class SlowSGD(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any:
+        time.sleep(0.01)
+        return super().step(closure)
+
+
+def train(net: Any, loader: Any, optimizer: Any, other_s: float = 0.0) -> None:
+    for x, y in loader:
+        loss = nn.functional.cross_entropy(net(x), y)
+        time.sleep(other_s)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def typical(seen: Any, phase: str) -> float:
+    """Median seconds of a phase over the steps after the first; a busy machine makes single ones longer."""
+    return median(step.totals()[phase] for step in seen.steps[1:])
+
+
+def test_each_phase_gets_its_own_time(record: Record) -> None:
+    recording = record()
+    net = Net(forward_s=0.02, backward_s=0.03)
+    train(net, DataLoader(Slow(8, 0.02), batch_size=2), SlowSGD(net.parameters(), lr=0.1), other_s=0.015)
+    seen = recording.finish()
+    assert seen.phases() == [PLAIN] * 4
+    expected = {"data.wait": 0.04, "forward": 0.02, "backward": 0.03, "optimizer": 0.01, "other": 0.015}
+    for name, seconds in expected.items():
+        assert seconds <= typical(seen, name) < seconds + 0.008, name
+    for before, after in zip(seen.steps, seen.steps[1:]):
+        assert after.start == before.end
+        assert after.number == before.number + 1
+    assert seen.open_steps == 0
+    assert seen.resource["service.name"] == "trainer"
+
+
+def test_the_service_keeps_the_name_the_user_gave(record: Record) -> None:
+    recording = record(service_name="mine")
+    net = Net()
+    train(net, DataLoader(Slow(2), batch_size=2), torch.optim.SGD(net.parameters(), lr=0.1))
+    assert recording.finish().resource["service.name"] == "unnamed"
+
+
+def test_workers_and_epochs(record: Record) -> None:
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters())
+    loader = DataLoader(Slow(8), batch_size=2, num_workers=2)
+    for _ in range(2):
+        train(net, loader, optimizer)
+    seen = recording.finish()
+    assert seen.phases() == [PLAIN] * 8
+
+
+def test_without_a_data_loader(record: Record) -> None:
+    recording = record()
+    net = Net(forward_s=0.005)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    x, y = torch.zeros(2, 4), torch.zeros(2, dtype=torch.long)
+    train(net, [(x, y)] * 4, optimizer, other_s=0.02)
+    seen = recording.finish()
+    assert seen.phases() == [["backward", "optimizer"], *[PLAIN[1:]] * 3]
+    assert 0.005 <= typical(seen, "forward") < 0.012
+    assert 0.02 <= typical(seen, "other") < 0.028
+
+
+def test_gradient_accumulation(record: Record) -> None:
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for index, (x, y) in enumerate(DataLoader(Slow(18), batch_size=2)):
+        nn.functional.cross_entropy(net(x), y).backward()
+        if index % 3 == 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert recording.finish().phases() == [[*PLAIN[:3] * 3, "optimizer"]] * 3
+
+
+def test_a_gan_step_has_both_optimizers(record: Record) -> None:
+    recording = record()
+    generator, critic = Net(), nn.Sequential(nn.Linear(2, 1))
+    g_step, d_step = (torch.optim.Adam(it.parameters()) for it in (generator, critic))
+    for x, _ in DataLoader(Slow(6), batch_size=2):
+        fake = generator(x)
+        d_step.zero_grad()
+        (critic(fake.detach()).mean() - critic(x[:, :2]).mean()).backward()
+        d_step.step()
+        g_step.zero_grad()
+        critic(fake).mean().neg().backward()
+        g_step.step()
+    once = ["data.wait", "forward", "forward", "forward", "backward", "optimizer", "forward", "backward", "optimizer"]
+    assert recording.finish().phases() == [once] * 3
+
+
+def test_several_critic_steps_for_each_generator_step(record: Record) -> None:
+    recording = record()
+    generator, critic = Net(), nn.Sequential(nn.Linear(2, 1))
+    g_step, d_step = (torch.optim.Adam(it.parameters()) for it in (generator, critic))
+    for index, (x, _) in enumerate(DataLoader(Slow(12), batch_size=2)):
+        d_step.zero_grad()
+        (critic(generator(x).detach()).mean() - critic(x[:, :2]).mean()).backward()
+        d_step.step()
+        if index % 3 == 2:
+            g_step.zero_grad()
+            critic(generator(x)).mean().neg().backward()
+            g_step.step()
+    steps = recording.finish().phases()
+    assert [names.count("optimizer") for names in steps] == [1, 1, 2, 1, 1, 2]
+    assert all(names[0] == "data.wait" and names.count("data.wait") == 1 for names in steps)
+
+
+def test_several_critic_steps_without_a_data_loader(record: Record) -> None:
+    recording = record()
+    generator, critic = nn.Sequential(nn.Linear(4, 2)), nn.Sequential(nn.Linear(2, 1))
+    g_step, d_step = (torch.optim.Adam(it.parameters()) for it in (generator, critic))
+    x = torch.zeros(2, 4)
+    for index in range(6):
+        d_step.zero_grad()
+        critic(generator(x).detach()).mean().backward()
+        d_step.step()
+        if index % 3 == 2:
+            g_step.zero_grad()
+            critic(generator(x)).mean().neg().backward()
+            g_step.step()
+    assert [names.count("optimizer") for names in recording.finish().phases()] == [1, 1, 2, 1, 1, 2]
+
+
+def test_closures_take_turns_with_their_optimizer(record: Record) -> None:
+    recording = record()
+    net = Net(forward_s=0.002)
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=3)
+
+    for x, y in DataLoader(Slow(4), batch_size=2):
+
+        def closure(x: Any = x, y: Any = y) -> Any:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    seen = recording.finish()
+    assert len(seen.steps) == 2
+    for step, names in zip(seen.steps, seen.phases()):
+        assert names[:4] == ["data.wait", "optimizer", "forward", "optimizer"]
+        assert names.count("forward") == names.count("backward") >= 2
+        totals = step.totals()
+        assert sum(totals.values()) == pytest.approx(step.seconds, rel=1e-6)
+
+
+def test_a_skipped_amp_step_is_told(record: Record) -> None:
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for index, (x, y) in enumerate(DataLoader(Slow(8), batch_size=2)):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y) * (float("inf") if index == 1 else 1.0)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    seen = recording.finish()
+    assert [step.skipped for step in seen.steps] == [False, True, False, False]
+    assert seen.phases() == [[*PLAIN, "optimizer"]] * 4
+
+
+def test_a_skipped_step_of_a_fused_optimizer_is_told(record: Record) -> None:
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for index, (x, y) in enumerate(DataLoader(Slow(6), batch_size=2)):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y) * (float("inf") if index == 1 else 1.0)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert [step.skipped for step in recording.finish().steps] == [False, True, False]
+
+
+def test_parameters_changed_without_an_optimizer_end_a_step(record: Record) -> None:
+    recording = record()
+    net = Net()
+    keep = torch.optim.SGD(net.parameters(), lr=0.1)  # makes the model known; never steps
+    for x, y in DataLoader(Slow(6), batch_size=2):
+        net.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter -= 0.1 * parameter.grad
+    assert recording.finish().phases() == [PLAIN[:3]] * 3
+    del keep
+
+
+def test_training_in_another_thread(record: Record) -> None:
+    from threading import Thread
+
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    thread = Thread(target=train, args=(net, DataLoader(Slow(6), batch_size=2), optimizer))
+    thread.start()
+    thread.join()
+    seen = recording.finish()
+    assert len(seen.steps) >= 2
+    assert seen.phases()[1] == PLAIN
+
+
+def test_a_loader_read_ahead_by_another_thread_makes_no_steps(record: Record) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    recording = record()
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(list, DataLoader(Slow(6), batch_size=2)).result()) == 3
+    seen = recording.finish()
+    assert seen.steps == []
+    assert seen.open_steps == 0
+
+
+def test_a_pass_over_the_data_is_no_step(record: Record) -> None:
+    recording = record()
+    loader = DataLoader(Slow(6), batch_size=2)
+    for _ in loader:
+        pass
+    net = Net()
+    train(net, loader, torch.optim.SGD(net.parameters(), lr=0.1))
+    assert recording.finish().phases() == [PLAIN] * 3
+
+
+def test_an_optimizer_that_raises_does_not_upset_the_next_step(record: Record) -> None:
+    recording = record()
+    net = Net()
+
+    class Failing(torch.optim.SGD):
+        fail = True
+
+        def step(self, closure: Any = None) -> Any:
+            if self.fail:
+                raise RuntimeError("out of memory")
+            return super().step(closure)
+
+    optimizer = Failing(net.parameters(), lr=0.1)
+    for x, y in DataLoader(Slow(6), batch_size=2):
+        nn.functional.cross_entropy(net(x), y).backward()
+        try:
+            optimizer.step()
+        except RuntimeError:
+            optimizer.fail = False
+    steps = recording.finish().phases()
+    assert steps == [[*PLAIN, *PLAIN], PLAIN]
