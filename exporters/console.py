@@ -117,7 +117,8 @@ def _log(who: str, record: LogRow) -> str:
 def _metric(who: str, metric: Metric) -> str:
     shown = []
     for point in metric.points[:8]:
-        number = f"n={point.count} sum={point.sum:g}" if isinstance(point, HistogramPoint) else f"{point.value:g}"
+        value = legal.number(point.sum if isinstance(point, HistogramPoint) else point.value)
+        number = f"n={point.count} sum={value:g}" if isinstance(point, HistogramPoint) else f"{value:g}"
         shown.append(f"{{{_pairs(point.attributes)}}} {number}" if point.attributes else number)
     time_ns = metric.points[0].time_ns if metric.points else time.time_ns()
     more = f"  (+{len(metric.points) - 8})" if len(metric.points) > 8 else ""
@@ -138,9 +139,6 @@ def _pairs(attributes: Mapping[str, object]) -> str:
 
 def _one_line(value: object) -> str:
     """Any value on one line, bounded, without control characters (which could steer a terminal)."""
-    if isinstance(value, (str, int, float)) or value is None:
-        text = legal.text(value)
-    else:
-        text = legal.text(repr(value)[: _VALUE_CHARACTERS + 1])
-    text = "".join([character if character.isprintable() else " " for character in text[: _VALUE_CHARACTERS + 1]])
+    start = legal.one_text(value)[: _VALUE_CHARACTERS + 1]
+    text = "".join([character if character.isprintable() else " " for character in start])
     return text if len(text) <= _VALUE_CHARACTERS else text[: _VALUE_CHARACTERS - 1] + "…"

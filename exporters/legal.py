@@ -5,6 +5,7 @@ Telemetry must not fail because of an odd attribute: every function here returns
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 MAX_DEPTH = 16
@@ -33,6 +34,18 @@ def key(value: object) -> str:
     if isinstance(value, (int, float)):
         return integer_text(value) if isinstance(value, int) else repr(float(value))
     return f"<{type(value).__name__}>"
+
+
+def one_text(value: object) -> str:
+    """Any attribute value as one text: strings as they are, bytes in hexadecimal, all else as JSON."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
+    try:
+        return text(json.dumps(value, ensure_ascii=False, default=key))
+    except (ValueError, TypeError, RecursionError):
+        return integer_text(value) if isinstance(value, int) else key(value)
 
 
 def integer_text(value: int) -> str:

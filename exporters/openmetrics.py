@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,7 +53,7 @@ def labels_of(*maps: Mapping[str, Any]) -> Labels:
     for attributes in maps:
         for key, value in attributes.items():
             label = _label(legal.key(key))
-            found[label] = f"{found[label]};{_label_value(value)}" if label in found else _label_value(value)
+            found[label] = f"{found[label]};{legal.one_text(value)}" if label in found else legal.one_text(value)
     return tuple(sorted(found.items()))
 
 
@@ -125,17 +124,6 @@ def _label(name: str) -> str:
         label = f"key_{label}"
     # Two underscores in front are Prometheus's own; "le" is a histogram's.
     return f"key{label}" if label.startswith("__") else "key_le" if label == "le" else label
-
-
-def _label_value(value: Any) -> str:
-    if isinstance(value, str):
-        return legal.text(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    try:
-        return legal.text(json.dumps(value, ensure_ascii=False, default=legal.key))
-    except (ValueError, TypeError, RecursionError):
-        return legal.key(value)
 
 
 def _braces(labels: Labels) -> str:

@@ -88,13 +88,13 @@ class HttpTransport:
         while size < ANSWER_BYTES:
             chunk = answer.read1(ANSWER_BYTES - size)
             if not chunk:
-                break
+                answer.close()
+                return b"".join(chunks)
             chunks.append(chunk)
             size += len(chunk)
             if time.monotonic() > deadline:
                 raise TimeoutError("timed out while the answer came")
-        if not answer.isclosed():
-            self._connection.close()
+        self._connection.close()
         return b"".join(chunks)
 
     def _judge(self, answer: http.client.HTTPResponse, text: bytes) -> Receipt:

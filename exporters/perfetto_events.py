@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
@@ -200,12 +199,8 @@ def _json(value: Any) -> str:
         return quoted(value)
     if isinstance(value, float):
         return number(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return legal.integer_text(value) if abs(value) < 1 << 53 else quoted(legal.integer_text(value))
-    if isinstance(value, bytes):
-        return quoted(value.hex())
-    try:
-        # Twice, because only then does one text hold whatever JSON lacks.
-        return quoted(json.dumps(value, ensure_ascii=False, default=legal.key)) if value is not None else "null"
-    except (ValueError, TypeError, RecursionError):
-        return quoted(legal.key(value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(int(value)) if abs(value) < 1 << 53 else quoted(legal.integer_text(value))
+    return "null" if value is None else quoted(legal.one_text(value))

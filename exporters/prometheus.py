@@ -154,7 +154,7 @@ class _Server(ThreadingHTTPServer):
         self.owners: list[object] = []
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Request)
-        threading.Thread(target=self.serve_forever, name="aiobs-prometheus", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.1,), name="aiobs-prometheus", daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A scraper that hung up is not worth a word."""

@@ -25,3 +25,8 @@ MISSING = "missing: "
 """Outcome, followed by the error: aiobs cannot be imported by this Python."""
 FAILED = "failed: "
 """Outcome, followed by the error: a fault of ours kept it from recording."""
+
+TRIGGERS_VARIABLE = "AIOBS_TRIGGERS"
+"""Environment variable: comma-separated modules whose import starts recording; set by ``aiobs run``."""
+TRIGGERS = ("torch", "opentelemetry.trace")
+"""The modules where the variable is not set."""

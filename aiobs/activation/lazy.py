@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from aiobs.activation import FAILED, HOOKED, SKIPPED, STARTED
+from aiobs.activation import FAILED, HOOKED, SKIPPED, STARTED, TRIGGERS, TRIGGERS_VARIABLE
 from aiobs.activation.notes import note
 from aiobs.activation.roles import FORK_SERVER, LAUNCHER, TOOL, role
 
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-TRIGGERS_VARIABLE = "AIOBS_TRIGGERS"
-"""Environment variable: comma-separated modules whose import starts recording; set by ``aiobs run``."""
-TRIGGERS = ("torch", "opentelemetry.trace")
-"""The modules where the variable is not set."""
+API = "aiobs.recorder"
+"""The part of aiobs that a program imports when it uses the API: it starts with the first thing to be recorded."""
 
 
 def activate() -> None:
@@ -59,13 +57,14 @@ class _Lookout:
         self.triggers = triggers
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in self.triggers:
+        if name not in self.triggers and name != API:
             return None
         if self in sys.meta_path:
             sys.meta_path.remove(self)  # type: ignore[arg-type]
             try:
                 from aiobs.imports import when_imported
 
+                when_imported(API, _start_on_use)
                 for trigger in self.triggers:
                     when_imported(trigger, _start)
             except Exception as error:
@@ -87,6 +86,10 @@ def _start(_module: ModuleType) -> None:
         _failed(error)
         return
     note(STARTED)
+
+
+def _start_on_use(recorder: ModuleType) -> None:
+    recorder.sleep(lambda: _start(recorder))
 
 
 def _failed(error: Exception) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import lru_cache
-from typing import Any
 
 from aiobs import ids, names
 from aiobs.agent.decode import Found
+from aiobs.agent.steps import Step
 from aiobs.recorder import layout
 from aiobs.telemetry import Extra, Row, Shape
 
 LOOK_NS = 500_000_000
 """Between two looks at the open spans of a process."""
+HANG_RATIO = 4
+"""A step in which nothing happens for so many times the usual duration of a whole one hangs."""
 
 
 class Announcer:
-    """Announces each open span of one process once."""
+    """Announces each open span of one process once, and each step that hangs."""
 
     def __init__(self, after_ns: int) -> None:
         """`after_ns`: how long a span must have been open."""
         self._after_ns = after_ns
         self._announced: set[bytes] = set()
+        self._steps: deque[bytes] = deque(maxlen=64)
         self._next = 0
 
     def due(self, now: int) -> bool:
@@ -30,7 +34,7 @@ class Announcer:
         self._next = now + LOOK_NS
         return True
 
-    def announce(self, found: list[Found], offset: int, now: int) -> list[Row]:
+    def spans(self, found: list[Found], offset: int, now: int) -> list[Row]:
         """Announcements for those of the open spans that are due.
 
         Spans within a step are not announced: whether their trace is kept is not known yet.
@@ -46,13 +50,32 @@ class Announcer:
             rows.append((shape, mark.trace, ids.started_span_id(mark.span), mark.span, at, at, (), Extra(attributes=mark.all_attributes())))  # fmt: skip
         return rows
 
-    def snapshot(self) -> list[str]:
-        """JSON-able state."""
-        return [span.hex() for span in self._announced]
+    def hangs(self, idle_ns: int, median_ns: int) -> bool:
+        """Whether a step in which no phase began or ended for so long is to be announced."""
+        return idle_ns >= max(self._after_ns, HANG_RATIO * median_ns)
 
-    def restore(self, state: list[Any]) -> None:
+    def step(self, step: Step, offset: int) -> list[Row]:
+        """The announcement of an open step, with the phase it is in, unless it is announced already."""
+        if step.span in self._steps:
+            return []
+        self._steps.append(step.span)
+        shape = _shape(names.SPAN_RANK_STEP if step.root else names.SPAN_STEP, 1, "aiobs", "")
+        extra = Extra(attributes={names.STEP: step.number})
+        inside = [phase.name for phase in step.phases if phase.open]
+        if inside:
+            extra.attributes[names.PHASE] = inside[-1]
+        at = step.start + offset
+        return [(shape, step.trace, ids.started_span_id(step.span), step.span, at, at, (), extra)]
+
+    def snapshot(self) -> list[list[str]]:
+        """JSON-able state."""
+        return [[span.hex() for span in self._announced], [span.hex() for span in self._steps]]
+
+    def restore(self, state: list[list[str]]) -> None:
         """Take over what `snapshot` gave."""
-        self._announced = {bytes.fromhex(span) for span in state}
+        spans, steps = state
+        self._announced = {bytes.fromhex(span) for span in spans}
+        self._steps.extend(bytes.fromhex(span) for span in steps)
 
 
 @lru_cache(maxsize=1024)

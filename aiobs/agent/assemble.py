@@ -63,16 +63,13 @@ class Assembler:
 
     def process_ended(self, reader: FlightReader, ending: Exit) -> None:
         """A process is gone: take in the rest of its record and finish what it left open. Raises RecordError."""
-        process = self._process(reader)
-        process.end(ending)
-        self._crowd.release(process.steps.key)
+        self._process(reader).end(ending)
 
     def abandon(self, reader: FlightReader) -> None:
         """The record of a process cannot be read on: let out what was read of it, expect no more."""
         process = self._process(reader)
         process.rows += process.steps.end("last")
         process.ended = True
-        self._crowd.release(process.steps.key)
 
     def request(self, step_from: int, step_to: int) -> None:
         """Keep the steps numbered `step_from` to `step_to`, both included, also those of the recent past."""
@@ -94,6 +91,8 @@ class Assembler:
             self._metrics_at = now_ns
         batch = Batch()
         now = self._clock()
+        live = {key for key, process in self._processes.items() if process.steps.counted and not process.ended}
+        self._crowd.flush(live)
         for key, process in list(self._processes.items()):
             try:
                 process.announce(now)
@@ -161,23 +160,23 @@ class Assembler:
                 process.restore(past)
         return process
 
-    def series(self, route: Route, key: str, thread: int, number: int) -> str:
+    def series(self, route: Route, key: str, thread: int, number: int, *, ahead: bool = False) -> str:
         """See :class:`aiobs.agent.rank_steps.Host`.
 
         The first count of steps of a rank has the ids every rank computes; a second process or thread counting
         for the same rank, or a count that begins again, gets ids of its own: equally begun ones are equal on
         all ranks.
         """
-        rank = f"{route.attempt}/{route.rank}"
-        known = self._owners.setdefault(rank, [])
-        for place, owner in enumerate(known):
-            if owner[:2] == [key, thread]:
-                if number <= owner[2]:
-                    owner[3] += 1
-                owner[2] = number
-                return _series(place, owner[3])
-        known.append([key, thread, number, 0])
-        return _series(len(known) - 1, 0)
+        known = self._owners.setdefault(f"{route.attempt}/{route.rank}", [])
+        place = next((i for i, owner in enumerate(known) if owner[:2] == [key, thread]), len(known))
+        owner: list[Any] = known[place] if place < len(known) else [key, thread, -1, 0]
+        _, _, newest, again = owner
+        again += number <= newest
+        if not ahead:
+            owner[2:] = [number, again]
+            if place == len(known):
+                known.append(owner)
+        return f"#{place}.{again}" if place or again else ""
 
     def keep_everywhere(self, trace: bytes, reason: str) -> None:
         """See :class:`aiobs.agent.rank_steps.Host`."""
@@ -190,13 +189,9 @@ class Assembler:
     def emit(self, steps: RankSteps, step: Step) -> None:
         """See :class:`aiobs.agent.rank_steps.Host`."""
         if steps.route.world_size > CROWD:
-            self._crowd.add(steps.key, step, self._ranks())
+            self._crowd.add(steps.key, step)
         else:
             self._export(steps.key, step, True)
-
-    def _ranks(self) -> int:
-        """Ranks of this host that are still taking steps."""
-        return sum(1 for process in self._processes.values() if process.steps.counted and not process.ended)
 
     def _export(self, key: str, step: Step, whole: bool) -> None:
         process = self._processes.get(key)
@@ -212,10 +207,6 @@ class Assembler:
     def _host_ranks(self, route: Route) -> set[str]:
         prefix = f"{route.attempt}/"
         return {rank for rank in self._owners if rank.startswith(prefix)}
-
-
-def _series(place: int, again: int) -> str:
-    return f"#{place}.{again}" if place or again else ""
 
 
 def _started_after_s(route: Route) -> float:

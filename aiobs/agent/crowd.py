@@ -8,7 +8,7 @@ from typing import Any
 from aiobs.agent.frozen import freeze_step, thaw_step
 from aiobs.agent.steps import Step
 
-WAITING = 16
+WAITING = 64
 """Steps that wait for slower ranks of this host."""
 
 
@@ -20,23 +20,17 @@ class Crowd:
         self._export = export
         self._waiting: dict[bytes, list[tuple[str, Step]]] = {}
 
-    def add(self, key: str, step: Step, ranks: int) -> None:
-        """A kept step of the process `key`; `ranks` of this host are taking steps."""
+    def add(self, key: str, step: Step) -> None:
+        """A kept step of the process `key`."""
         self._waiting.setdefault(step.trace, []).append((key, step))
-        self.flush(ranks)
         while len(self._waiting) > WAITING:
             self._let_go(next(iter(self._waiting)))
 
-    def flush(self, ranks: int) -> None:
-        """Export the steps that `ranks` ranks have delivered."""
+    def flush(self, live: set[str]) -> None:
+        """Export the steps that all `live` processes have delivered, or one that has ended since."""
         for trace, found in list(self._waiting.items()):
-            if len(found) >= ranks:
-                self._let_go(trace)
-
-    def release(self, key: str) -> None:
-        """Export what a process has delivered: it has ended."""
-        for trace, found in list(self._waiting.items()):
-            if any(owner == key for owner, _ in found):
+            owners = {key for key, _ in found}
+            if owners >= live or not owners <= live:
                 self._let_go(trace)
 
     def _let_go(self, trace: bytes) -> None:

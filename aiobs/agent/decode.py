@@ -20,6 +20,7 @@ from aiobs.telemetry import LINK_REMOTE_FLAGS, STATUS_ERROR, STATUS_OK, Extra, L
 _SIZE = layout.CELL_BYTES
 _KEY = 0xFFFFFFFF_0000_FFFF
 """Of a cell's first word: kind, flags and schema, without the slot."""
+_IN_STEP = layout.FLAG_IN_STEP << 8
 _SHAPES_LIMIT = 2000
 _PLANS_LIMIT = 20_000
 
@@ -77,8 +78,10 @@ class Decoder:
         self._shapes: dict[tuple[str, int, str, str], Shape] = {}
         self.damaged = 0
 
-    def decode(self, cells: Cells, rows: list[Row], take: Callable[[Found], None]) -> None:
-        """Append the plain spans to `rows`; call `take` with every other record."""
+    def decode(
+        self, cells: Cells, rows: list[Row], within: Callable[[Row], None], take: Callable[[Found], None]
+    ) -> None:
+        """Append the plain spans to `rows`; call `within` with those of steps, `take` with every other record."""
         little, big, payloads = cells.little, cells.big, cells.payloads
         plans = self._plans
         append = rows.append
@@ -98,18 +101,24 @@ class Decoder:
                     self.damaged += 1
                     continue
                 if row is not None:
-                    append(row)
+                    if word & _IN_STEP:
+                        within(row)
+                    else:
+                        append(row)
                     continue
             if word & 0xFF == layout.PART:
                 continue
-            found = self.whole(little, at, payloads.get(at))
+            payload = payloads.get(at, b"")
+            if payload is None:  # a part is missing, which is counted
+                continue
+            found = self.whole(little, at, payload or None)
             if found is None:
                 self.damaged += 1
             else:
                 take(found)
 
     def _plan(self, key: int) -> ReadRow | None:
-        if key & 0xFFFF != layout.SPAN:
+        if key & 0xFFFF & ~_IN_STEP != layout.SPAN:
             return None
         schema = self._table.schemas.get(key >> 32)
         if schema is None or schema.size > layout.CELL_PAYLOAD or schema.shape.name in self._special:

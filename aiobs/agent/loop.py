@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiobs.agent.adopted import Adopted, record_identity
+from aiobs.agent.bell import open_bell
 from aiobs.agent.cgroup import OomCounters
 from aiobs.agent.journal import Journal
 from aiobs.agent.pipeline import Pipeline, route_key
@@ -73,8 +74,7 @@ class Agent:
         self._pause_s = BUSY_S
         self._looked_at = self._flushed_at = self._status_at = self._settled_at = 0.0
         self._uncommitted = self._said_waiting = False
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_write, False)
+        self._bell = open_bell(runtime_dir)
         self.idle_since: float | None = None
         self._resume()
 
@@ -149,6 +149,7 @@ class Agent:
             self._uncommitted = True
         adopted = Adopted(reader, pipeline, self._ooms)
         self._adopted[adopted.identity] = adopted
+        self._status_at = 0.0
         if self._uncommitted:
             # Where exporters begin must be in the journal before they write, else nobody could take it back.
             self._flush(ended=False)
@@ -269,19 +270,20 @@ class Agent:
             pipeline.hurry()
 
     def wait(self) -> None:
-        """Pause until the next turn: a process ends, :meth:`wake` is called, or the pause is over."""
+        """Pause until the next turn: a process ends, somebody rings, or the pause is over."""
         poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
+        poll.register(self._bell, select.POLLIN)
         for adopted in self._adopted.values():
             if adopted.watch.descriptor >= 0 and not adopted.done and adopted.watch.ended() is None:
                 poll.register(adopted.watch.descriptor, select.POLLIN)
-        if any(descriptor == self._wake_read for descriptor, _ in poll.poll(self._pause_s * 1000)):
-            os.read(self._wake_read, 4096)
+        if any(descriptor == self._bell for descriptor, _ in poll.poll(self._pause_s * 1000)):
+            os.read(self._bell, 4096)
+            self._looked_at = 0.0
 
     def wake(self) -> None:
         """End the pause; may be called from any thread or signal handler."""
         with contextlib.suppress(OSError):
-            os.write(self._wake_write, b".")
+            os.write(self._bell, b".")
 
     def _say_status(self) -> None:
         self._status_at = time.monotonic()
@@ -307,5 +309,4 @@ class Agent:
         for adopted in self._adopted.values():
             adopted.release(delete=False)
         self._journal.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        os.close(self._bell)

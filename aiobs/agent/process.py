@@ -65,7 +65,7 @@ class Process:
             self.route = self.steps.route = reader.route
             self.resource = reader.resource
             first = len(rows)
-            self._decoder.decode(cells, rows, self._take)
+            self._decoder.decode(cells, rows, self._within, self._take)
             self._unfinished.complete(rows, first)
             if len(rows) > first:
                 self._last_ns = max(self._last_ns, rows[-1][5])
@@ -80,6 +80,11 @@ class Process:
         body = f"{count} records were overwritten before the agent read them"
         event = SpanEvent(names.EVENT_RECORDS_LOST, self._last_ns, {names.RECORDS_COUNT: count})
         self.logs.append(LogRow(event.time_ns, body, event.name, 13, event.attributes))
+
+    def _within(self, row: Row) -> None:
+        now = self.steps.span(row, row[4] - self.offset)
+        if now is not None:
+            self.rows.append(now)
 
     def _take(self, found: Found) -> None:
         self._last_ns = max(self._last_ns, max(found.start, found.end) + self.offset)
@@ -168,7 +173,18 @@ class Process:
         self.steps.release(now)
         if self._announcer.due(now):
             found = (self._decoder.whole(mark.raw, mark=True) for mark in self._reader.open_slots())
-            self.rows += self._announcer.announce([mark for mark in found if mark is not None], self.offset, now)
+            self.rows += self._announcer.spans([mark for mark in found if mark is not None], self.offset, now)
+            for area in self._reader.open_steps():
+                self._announce_step(area, now)
+
+    def _announce_step(self, area: OpenStep, now: int) -> None:
+        """Announce a step that hangs; it will be kept then, so that the announcement has its parent."""
+        phases = read_phases(area.entries, area.start, max(now, area.start), self._reader.table.phases)
+        step = Step(area.number, area.thread, area.start, area.start, phases)
+        since = max([phase.start if phase.open else phase.end for phase in phases], default=area.start)
+        if self._announcer.hangs(now - since, self.steps.median_ns()):
+            self.steps.foretell(step)
+            self.rows += self._announcer.step(step, self.offset)
 
     # -- its end -------------------------------------------------------------------------------------------
     def end(self, ending: Exit) -> None:

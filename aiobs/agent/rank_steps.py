@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 from aiobs.agent.frozen import freeze_event, freeze_row, freeze_step, thaw_event, thaw_row, thaw_step
-from aiobs.agent.keep import LOCAL, REQUESTED, SLOW, SlowRule, Wanted, rule
+from aiobs.agent.keep import FAILED, LOCAL, REQUESTED, SLOW, SlowRule, Wanted, rule
 from aiobs.agent.metrics import ProcessMetrics
 from aiobs.agent.steps import Step, late_row, span_budget
 from aiobs.telemetry import Route, Row, SpanEvent
@@ -28,8 +28,9 @@ class Host(Protocol):
 
     wanted: Wanted
 
-    def series(self, route: Route, key: str, thread: int, number: int) -> str:
-        """What to add to the run id so that the ids of this count of steps are nobody else's."""
+    def series(self, route: Route, key: str, thread: int, number: int, *, ahead: bool = False) -> str:
+        """What to add to the run id so that the ids of this count of steps are nobody else's; `ahead`: without
+        noting that the step has been counted."""
 
     def keep_everywhere(self, trace: bytes, reason: str) -> None:
         """Keep that step on every rank of this host."""
@@ -137,8 +138,16 @@ class RankSteps:
         self._newest[step.thread] = step
         self._arrived[step.thread] = now
 
+    def foretell(self, step: Step) -> None:
+        """A step is still open and hangs: compute its ids, and keep it whenever it ends."""
+        step.identify(self.route, self._host.series(self.route, self.key, step.thread, step.number, ahead=True))
+        if not self._reason(step):
+            self._host.wanted.want(step.trace, SLOW)
+
     # -- the decision --------------------------------------------------------------------------------------
     def _reason(self, step: Step) -> str:
+        if step.reason == FAILED:
+            return FAILED
         wanted = self._host.wanted
         by_number = rule(step.number, self.route) or (REQUESTED if wanted.requested(step.number) else "")
         return by_number or step.reason or wanted.reason(step.trace)

@@ -21,6 +21,7 @@ _WORDS = layout.CELL_BYTES // 8
 _SEQ = layout.HEAD_SEQ // 8
 _SPAN = 24 // 8
 _START = 48 // 8
+_PARTS = 46
 
 
 @dataclass(slots=True)
@@ -31,13 +32,14 @@ class Cells:
         little: the cells' bytes as written. `big`: the same with every 8 bytes reversed, so that ids, which
             are written as little-endian words, can be cut out as bytes.
         count: how many cells.
-        payloads: the whole payload of those that were continued in PART cells, by offset of the cell.
+        payloads: the whole payload of those that were continued in PART cells, by offset of the cell; None where
+            a part is missing.
     """
 
     little: bytes
     big: bytes
     count: int
-    payloads: dict[int, bytes] = field(default_factory=dict)
+    payloads: dict[int, bytes | None] = field(default_factory=dict)
 
 
 class Ring:
@@ -170,13 +172,14 @@ class Ring:
     def _whole(self, raw: bytes, final: bool, now: Callable[[], int]) -> Cells | None:
         """The cells without those whose owning cell, or whose parts, are still to come."""
         count = len(raw) // layout.CELL_BYTES
-        payloads: dict[int, bytes] = {}
-        if layout.PART in raw[:: layout.CELL_BYTES]:
-            before, payloads = _join(raw, count)
+        payloads: dict[int, bytes | None] = {}
+        if layout.PART in raw[:: layout.CELL_BYTES] or any(raw[_PARTS :: layout.CELL_BYTES]) or any(raw[_PARTS + 1 :: layout.CELL_BYTES]):
+            before, payloads, broken = _join(raw, count)
             if before == 0 and (count >= CHUNK or final or self._waited(now)):
                 self.torn += 1
                 self.position += 1
                 return None
+            self.torn += sum(1 for at in broken if at < before * layout.CELL_BYTES)
             raw, count = raw[: before * layout.CELL_BYTES], before
             if not count:
                 return None
@@ -186,10 +189,11 @@ class Ring:
         return Cells(raw, words.tobytes(), count, payloads)
 
 
-def _join(raw: bytes, count: int) -> tuple[int, dict[int, bytes]]:
-    """How many of the cells are complete records, and the payloads put together from parts, by offset."""
+def _join(raw: bytes, count: int) -> tuple[int, dict[int, bytes | None], list[int]]:
+    """How many of the cells are complete records, the payloads put together from parts, by offset, and the offsets
+    of those that lack a part."""
     open_parts: dict[tuple[int, int], dict[int, tuple[int, bytes]]] = {}
-    payloads: dict[int, bytes] = {}
+    payloads: dict[int, bytes | None] = {}
     words = memoryview(raw).cast("Q")
     for cell in range(count):
         offset = cell * layout.CELL_BYTES
@@ -202,7 +206,8 @@ def _join(raw: bytes, count: int) -> tuple[int, dict[int, bytes]]:
             open_parts.setdefault(owner, {})[aux] = (cell, payload)
             continue
         found = open_parts.pop(owner, {})
-        if len(found) == parts:
-            payloads[offset] = payload + b"".join(found[index][1] for index in sorted(found))
+        whole = len(found) == parts
+        payloads[offset] = payload + b"".join(found[index][1] for index in sorted(found)) if whole else None
     pending = [cell for parts_of_one in open_parts.values() for cell, _ in parts_of_one.values()]
-    return min(pending, default=count), payloads
+    broken = [offset for offset, whole in payloads.items() if whole is None]
+    return min(pending, default=count), payloads, broken

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aiobs.agent.bell import ring
 from aiobs.agent.election import Leadership
 from aiobs.guard import say_once
 from aiobs.settings import Settings
@@ -34,6 +35,7 @@ def ensure_agent(settings: Settings, runtime_dir: Path) -> None:
         try:
             leadership = Leadership.take(runtime_dir, tries=1)
             if leadership is None:
+                ring(runtime_dir)
                 return
             try:
                 _launch(settings, runtime_dir, leadership.descriptor)

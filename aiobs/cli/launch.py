@@ -71,7 +71,7 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        path = _program(command[0], environment)
+        path = find_program(command[0], environment)
         self._watched = PASSED_ON | {signal.SIGCHLD}
         # With SIGCHLD ignored (some service managers leave it so) there would be no exit code to fetch.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -133,8 +133,12 @@ class Child:
             os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def _program(name: str, environment: Mapping[str, str]) -> str:
-    """The file that execvp() would run."""
+def find_program(name: str, environment: Mapping[str, str]) -> str:
+    """The file that execvp() would run.
+
+    Raises:
+        CannotStartError: there is none.
+    """
     if "/" in name:
         if not os.path.exists(name):
             raise CannotStartError(f"{name}: No such file or directory", NOT_FOUND)

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiobs import names
 from aiobs.cli import report_steps
+from aiobs.cli.run_folder import about
+from aiobs.cli.run_record import ROLE
 from aiobs.cli.tables import load, rows
 from aiobs.errors import RecordError
+from aiobs.recorder.schema import OWN_SCOPE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,7 +24,7 @@ EXCEPTIONS = 10
 OWN_SPANS = 12
 """Kinds of the user's own spans listed."""
 
-_NAMED = (names.SPAN_RUN, names.SPAN_PROCESS, names.SPAN_STEP, names.SPAN_RANK_STEP, names.SPAN_COMPILE, names.SPAN_EVALUATE,
+_NAMED = (names.SPAN_RUN, names.SPAN_PROCESS, names.SPAN_STEP, names.SPAN_RANK_STEP, names.SPAN_COMPILE, names.SPAN_EVALUATE, names.SPAN_INIT,
           names.SPAN_CHECKPOINT_SAVE, names.SPAN_CHECKPOINT_LOAD, names.SPAN_CHECKPOINT_WRITE)  # fmt: skip
 
 
@@ -38,12 +41,13 @@ def report(folder: Path) -> dict[str, Any]:
             raise RecordError(str(folder), "holds no spans yet")
         return {
             "folder": str(folder),
-            "run": _run(db),
+            "run": _run(db, about(folder)),
             "processes": _processes(db),
             **report_steps.sections(db),
             "checkpoints": _by_name(db, names.SPAN_CHECKPOINT_SAVE, names.SPAN_CHECKPOINT_LOAD, names.SPAN_CHECKPOINT_WRITE),
             "compile": _compile(db),
             "evaluate": _by_name(db, names.SPAN_EVALUATE),
+            "init": _by_name(db, names.SPAN_INIT),
             "scalars": _scalars(db),
             "own_spans": _own_spans(db),
             "exceptions": _exceptions(db),
@@ -57,19 +61,17 @@ def _att(key: str) -> str:
     return f"att(attributes, '{key}')"
 
 
-def _run(db: DuckDBPyConnection) -> dict[str, Any]:
+def _run(db: DuckDBPyConnection, described: dict[str, Any]) -> dict[str, Any]:
     whole = rows(db, f"""SELECT count(*) AS spans, count(DISTINCT trace) AS traces, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
-        count(*) FILTER (truncated) AS truncated,
-        any_value(att(resource, '{names.RUN_ID}')) AS id, any_value(att(resource, '{names.RUN_NAME}')) AS name,
-        max(att(resource, '{names.RUN_TRACE_ID}')) AS run_trace FROM spans""")[0]  # fmt: skip
-    found = rows(db, f"""SELECT trace, start_ns, end_ns, truncated, {_att(names.COMMAND)} AS command, {_att(names.EXIT_CAUSE)} AS cause,
-        {_att(names.PROCESS_EXIT_CODE)} AS exit_code, {_att(names.EXIT_SIGNAL)} AS signal
-        FROM spans WHERE name = '{names.SPAN_RUN}' AND scope = 'aiobs' ORDER BY start_ns LIMIT 1""")  # fmt: skip
-    run = {**whole, **(found[0] if found else {})}
+        max(att(resource, '{names.RUN_ID}')) AS id, max(att(resource, '{names.RUN_TRACE_ID}')) AS trace FROM spans""")[0]  # fmt: skip
+    found = rows(db, f"""SELECT trace, start_ns, end_ns, truncated AS cut, {_att(names.RUN_NAME)} AS name, {_att(names.COMMAND)} AS command,
+        {_att(names.EXIT_CAUSE)} AS cause, try_cast({_att(names.PROCESS_EXIT_CODE)} AS BIGINT) AS exit_code, {_att(names.EXIT_SIGNAL)} AS signal,
+        att(resource, '{names.PROCESS_ROLE}') = '{ROLE}' AS launched
+        FROM spans WHERE name = '{names.SPAN_RUN}' AND scope = '{OWN_SCOPE}' ORDER BY start_ns LIMIT 1""")  # fmt: skip
+    run = {"name": None, "command": None, "cut": False, "launched": False, **whole, **(found[0] if found else {})}
+    run["id"] = run["id"] or described.get("run_id")
+    run["name"] = run["name"] or described.get("run_name")
     run["seconds"] = ((run["end_ns"] or 0) - (run["start_ns"] or 0)) / 1e9
-    run["trace"] = run.get("trace") or run.pop("run_trace")
-    run.pop("run_trace", None)
-    run["launched"] = bool(found)
     return run
 
 
@@ -77,21 +79,20 @@ def _processes(db: DuckDBPyConnection) -> list[dict[str, Any]]:
     """Each recorded process but the launcher, which only holds the run's own span."""
     return rows(db, f"""WITH whole AS (
         SELECT who, min(start_ns) AS start_ns, max(end_ns) AS last_ns, count(*) AS spans, count(*) FILTER (truncated) AS truncated,
-            count(*) FILTER (name = '{names.SPAN_RUN}' AND scope = 'aiobs') AS runs,
-            any_value(att(resource, '{names.PROCESS_ROLE}')) AS role
+            arg_max(att(resource, '{names.SERVICE_NAME}'), end_ns) AS service, any_value(att(resource, '{names.PROCESS_ROLE}')) AS role
         FROM spans GROUP BY who
     ), ends AS (
         SELECT who, any_value(start_ns) AS begun_ns, any_value(end_ns) AS end_ns, bool_or(truncated) AS cut,
             any_value({_att(names.EXIT_CAUSE)}) AS cause, any_value({_att(names.PROCESS_EXIT_CODE)}) AS exit_code,
             any_value({_att(names.EXIT_SIGNAL)}) AS signal
-        FROM spans WHERE name = '{names.SPAN_PROCESS}' AND scope = 'aiobs' GROUP BY who
+        FROM spans WHERE name = '{names.SPAN_PROCESS}' AND scope = '{OWN_SCOPE}' GROUP BY who
     )
     SELECT whole.who['rank'] AS rank, whole.who['pid'] AS pid, whole.who['host'] AS host, whole.who['attempt'] AS attempt,
-        whole.who['service'] AS service, role, coalesce(begun_ns, start_ns) AS start_ns,
+        service, role, coalesce(begun_ns, start_ns) AS start_ns,
         (coalesce(end_ns, last_ns) - coalesce(begun_ns, start_ns)) / 1e9 AS seconds,
         spans, truncated, cause, try_cast(exit_code AS BIGINT) AS exit_code, signal, end_ns IS NOT NULL AS ended, coalesce(cut, false) AS cut
     FROM whole LEFT JOIN ends ON whole.who IS NOT DISTINCT FROM ends.who
-    WHERE runs = 0 OR end_ns IS NOT NULL
+    WHERE role IS DISTINCT FROM '{ROLE}'
     ORDER BY attempt, rank NULLS LAST, start_ns""")  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def _ranks(durations: list[dict[str, Any]], sample: Sample) -> list[dict[str, An
 
 
 def _slowest(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The slowest kept steps, each on its slowest rank, and the phase that exceeded its own median by most."""
+    """The slowest kept steps, and for each the rank and phase that exceeded its usual time by most."""
     whole = [step for step in kept if not step["truncated"]]
     if len(whole) < 3:
         return []
@@ -171,23 +171,31 @@ def _slowest(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
             usual[name].append(seconds)
     medians = {name: median(values) for name, values in usual.items()}
     typical = median([step["seconds"] for step in whole])
-    worst: dict[tuple[int, int], dict[str, Any]] = {}
+    together: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     for step in whole:
-        key = (step["attempt"], step["step"])
-        if key not in worst or step["seconds"] > worst[key]["seconds"]:
-            worst[key] = step
-    found = []
-    for step in sorted(worst.values(), key=lambda step: -step["seconds"])[:SLOWEST]:
-        excess = {name: seconds - medians[name] for name, seconds in _parts(step).items()}
-        phase = max(excess, key=lambda name: excess[name], default="")
-        found.append(
-            {
-                "step": step["step"], "attempt": step["attempt"], "rank": step["rank"], "seconds": step["seconds"], "trace": step["trace"],
-                "times_median": step["seconds"] / typical if typical else None, "phase": phase,
-                "phase_seconds": _parts(step).get(phase), "phase_median": medians.get(phase),
-            }
-        )  # fmt: skip
-    return found
+        together[step["attempt"], step["step"]].append(step)
+    slowest = sorted(together.values(), key=lambda ranks: -max(step["seconds"] for step in ranks))
+    return [_reason(ranks, medians, typical) for ranks in slowest[:SLOWEST]]
+
+
+def _reason(ranks: list[dict[str, Any]], medians: dict[str, float], typical: float) -> dict[str, Any]:
+    """Why one step was slow, from all its ranks.
+
+    In a step of several ranks the late one makes the others wait, in the collectives of their backward pass. So
+    a rank that lost its time elsewhere is to blame rather than those whose backward pass was long.
+    """
+    excess = [(seconds - medians[name], name, seconds, step) for step in ranks for name, seconds in _parts(step).items()]
+    most = max(excess, key=lambda each: each[0], default=(0.0, "", None, ranks[0]))
+    if len(ranks) > 1:
+        elsewhere = [each for each in excess if each[1] != names.PHASE_BACKWARD]
+        cause = max(elsewhere, key=lambda each: each[0], default=most)
+        most = cause if cause[0] >= most[0] / 2 else most
+    _, phase, seconds, step = most
+    longest = max(step["seconds"] for step in ranks)
+    return {
+        "step": step["step"], "attempt": step["attempt"], "rank": step["rank"], "seconds": longest, "trace": step["trace"],
+        "times_median": longest / typical if typical else None, "phase": phase, "phase_seconds": seconds, "phase_median": medians.get(phase),
+    }  # fmt: skip
 
 
 def _parts(step: dict[str, Any]) -> dict[str, float]:

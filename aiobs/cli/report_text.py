@@ -66,8 +66,8 @@ def _run(page: _Page, found: dict[str, Any]) -> None:
     run = found["run"]
     name = printable(run["name"] or "run")
     state = ended(run) if run["launched"] else ""
-    if run.get("truncated") is True:
-        state = state or "the launcher was killed"
+    if run["cut"]:
+        state = "launcher " + (state or "gone")
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime((run["start_ns"] or 0) / 1e9))
     parts = [duration(run["seconds"]), f"began {began}", count(run["spans"], "span") + " in " + count(run["traces"], "trace")]
     if state:
@@ -134,7 +134,7 @@ def _steps(page: _Page, found: dict[str, Any]) -> None:
     if steps["kept"] == steps["count"]:
         line = "  every step's trace was kept"
     else:
-        line = f"  {count(steps['kept'], 'trace')} kept ({reasons}); percentiles are estimated from these, the rest counts every step"
+        line = f"  {count(steps['kept'], 'trace')} kept ({reasons}); from these the percentiles are estimated"
     page.lines.append(page.paint(clip(line, page.width), DIM))
     if not steps["metrics"]:
         page.lines.append("  no metrics were written: these figures cover the kept steps only")
@@ -201,7 +201,7 @@ def _slowest(page: _Page, found: dict[str, Any]) -> None:
 
 
 def _other_work(page: _Page, found: dict[str, Any]) -> None:
-    kinds = [*found["evaluate"], *found["checkpoints"]]
+    kinds = [*found["init"], *found["evaluate"], *found["checkpoints"]]
     compiled = found["compile"]
     if compiled:
         kinds.append(compiled)

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from aiobs.activation import TRIGGERS
 from aiobs.cli import run_plan
-from aiobs.cli.launch import CannotStartError, Child, Ended, end_like
+from aiobs.cli.launch import CannotStartError, Child, Ended, end_like, find_program
 from aiobs.cli.run_plan import Plan
 from aiobs.errors import AiobsError, SettingError
+from aiobs.identity import LAUNCHER
 from aiobs.settings import FALSE, TRUE, Settings, load_settings
 
 EPILOG = """\
@@ -62,6 +64,10 @@ def main(argv: Sequence[str]) -> int:
         raise SettingError("command", command[0], "aiobs run works on Linux only; elsewhere call aiobs.init() in your code")
     base = _base_environment(options)
     settings = load_settings(environment=base)
+    try:
+        find_program(command[0], base)
+    except CannotStartError as error:
+        return _cannot_start(error).code
     if not settings.enabled:
         return _finish(_start(command, base))
     quiet = options.quiet or _true(base, "AIOBS_QUIET")
@@ -132,7 +138,7 @@ def make_plan(options: argparse.Namespace, command: Sequence[str], base: Mapping
     name = options.name or settings.run_name or run_plan.command_name(command)
     run_id = run_plan.new_run_id(base)
     exporters = run_plan.exporters(settings.exporters, base, folder=not options.no_folder)
-    nested = "AIOBS_LAUNCHER" in base
+    nested = LAUNCHER in base
     folder = None if options.no_folder else run_plan.make_folder(options.run_dir or ("" if nested else settings.run_dir), name)
     context, parent, root = run_plan.identity(base, run_id)
     values = {
@@ -142,7 +148,7 @@ def make_plan(options: argparse.Namespace, command: Sequence[str], base: Mapping
         "AIOBS_EXPORTERS": ",".join(exporters),
         "AIOBS_RUNTIME_DIR": str(runtime_dir),
     }
-    triggers = sorted({module for _, module, _ in patches.known()} | set(run_plan.TRIGGERS))
+    triggers = sorted({module for _, module, _ in patches.known()} | set(TRIGGERS))
     log = runtime_dir / "agent" / f"activation-{run_id[:40].replace('/', '-')}-{os.getpid()}.log"
     environment = run_plan.child_environment(base, context=context, settings=values, log=log, triggers=triggers)
     return Plan(name, run_id, context, parent, root, folder, log, environment), load_settings(environment=environment)
@@ -152,8 +158,12 @@ def _start(command: Sequence[str], environment: Mapping[str, str]) -> Child | En
     try:
         return Child(command, environment)
     except CannotStartError as error:
-        print(f"aiobs: {error}", file=sys.stderr)
-        return Ended(code=error.code)
+        return _cannot_start(error)
+
+
+def _cannot_start(error: CannotStartError) -> Ended:
+    print(f"aiobs: {error}", file=sys.stderr)
+    return Ended(code=error.code)
 
 
 def _finish(child: Child | Ended) -> int:

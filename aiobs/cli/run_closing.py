@@ -28,9 +28,9 @@ def close(plan: Plan, settings: Settings, runtime_dir: Path, how: Exit, command:
 
 
 def _wait(settings: Settings, runtime_dir: Path, plan: Plan) -> bool:
-    from aiobs.agent.start import wait_done
+    from aiobs.agent.recover import wait_done
 
-    return wait_done(settings, runtime_dir, plan.run_id, WAIT_S)
+    return wait_done(runtime_dir, plan.run_id, WAIT_S, settings=settings)
 
 
 def _lines(plan: Plan, settings: Settings, runtime_dir: Path, how: Exit, command: Sequence[str], *, done: bool) -> list[str]:
@@ -98,7 +98,7 @@ def _endpoint(plan: Plan, settings: Settings, runtime_dir: Path) -> list[str]:
     for route in read_status(runtime_dir).get("routes", ()):
         if route.get("run_id") != plan.run_id:
             continue
-        outlet = route.get("outlets", {}).get("otlp", {})
+        outlet = route.get("exporters", {}).get("otlp", {})
         sent, waiting, error = outlet.get("exported", {}).get("traces", 0), outlet.get("waiting", 0), outlet.get("last_error", "")
         dropped = sum(outlet.get("dropped", {}).values())
         lines = [f"aiobs: {sent:,} spans sent to {address}"]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiobs import ids, propagation
-from aiobs.activation import FOLDER, LOG_VARIABLE
+from aiobs.activation import FOLDER, LOG_VARIABLE, TRIGGERS_VARIABLE
 from aiobs.errors import SettingError
+from aiobs.identity import LAUNCHER
 from aiobs.propagation import Context
 
 ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_", "LOGS_"))
@@ -31,6 +32,7 @@ class Plan:
         parent: what the caller put the run into, or None.
         root: whether that span is the run's root; false for the launchers of further nodes of one job.
         folder: the run folder, or None.
+        log: where each Python of the command says what became of it (:mod:`aiobs.activation.notes`).
         environment: what the command will be started with.
     """
 
@@ -40,6 +42,7 @@ class Plan:
     parent: Context | None
     root: bool
     folder: Path | None
+    log: Path
     environment: Mapping[str, str]
 
 
@@ -47,15 +50,15 @@ def command_name(command: Sequence[str]) -> str:
     """A name for the run of `command`: its script's, its module's, else its program's."""
     words = list(command)
     for position, word in enumerate(words[:-1]):
+        if word == "-c":
+            return _safe(Path(words[0]).name)
         if word == "-m" and re.fullmatch(r"[\w.]+", words[position + 1]) and not words[position + 1].startswith("torch.distributed"):
-            return words[position + 1].rpartition(".")[2] if not words[position + 1].endswith("__main__") else words[position + 1]
+            return words[position + 1].removesuffix(".__main__").rpartition(".")[2]
     for word in words:
         if _SCRIPT.fullmatch(word):
             return _safe(Path(word).stem)
-    for word in words:
-        if not word.startswith("-") and not _INTERPRETER.fullmatch(Path(word).name):
-            return _safe(Path(word).stem)
-    return _safe(Path(words[0]).name)
+    named = [word for word in words if not word.startswith("-") and not _INTERPRETER.fullmatch(Path(word).name)]
+    return _safe(Path(named[0]).stem if named else Path(words[0]).name)
 
 
 def _safe(name: str) -> str:
@@ -127,7 +130,7 @@ def _node(environment: Mapping[str, str]) -> int:
 
 def new_run_id(environment: Mapping[str, str]) -> str:
     """The job's id where launchers of several nodes must agree on one, else a random one."""
-    nested = environment.get("AIOBS_LAUNCHER")
+    nested = environment.get(LAUNCHER)
     given = environment.get("AIOBS_RUN_ID")
     if given and not nested:
         return given
@@ -158,8 +161,8 @@ def child_environment(base: Mapping[str, str], *, context: Context, settings: Ma
     environment = propagation.child_environment(context, base)
     environment.update(settings)
     environment[LOG_VARIABLE] = str(log)
-    environment["AIOBS_LAUNCHER"] = str(os.getpid())
-    environment["AIOBS_TRIGGERS"] = ",".join(triggers)
+    environment[LAUNCHER] = str(os.getpid())
+    environment[TRIGGERS_VARIABLE] = ",".join(triggers)
     path = environment.get("PYTHONPATH", "")
     entries = [entry for entry in path.split(os.pathsep) if entry != FOLDER] if path else []
     environment["PYTHONPATH"] = os.pathsep.join([FOLDER, *entries])

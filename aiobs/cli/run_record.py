@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from aiobs import names, recorder
+from aiobs import identity, names, recorder
 from aiobs.agent.cgroup import OomCounter, counter_files
 from aiobs.agent.exits import EXIT, OOM_KILL, SIGNAL, Exit
 from aiobs.cli.launch import Ended
@@ -19,8 +19,10 @@ from aiobs.cli.secrets import redacted
 from aiobs.clock import monotonic_ns
 from aiobs.recorder.schema import OWN_SCOPE
 from aiobs.settings import Settings
-from aiobs.telemetry import INTERNAL, STATUS_ERROR, STATUS_UNSET, Route
+from aiobs.telemetry import INTERNAL, STATUS_ERROR, STATUS_UNSET
 
+ROLE = "launcher"
+"""The launcher's ``aiobs.process.role``."""
 _NO_PARENT = bytes(8)
 
 
@@ -31,11 +33,16 @@ class RunRecord:
         RecordError: the flight record cannot be made.
     """
 
-    def __init__(self, plan: Plan, command: Sequence[str], settings: Settings, resource: dict[str, object], route: Route, runtime_dir: Path) -> None:
-        recorder.start(settings, resource, route, runtime_dir)
+    def __init__(self, plan: Plan, command: Sequence[str], settings: Settings, runtime_dir: Path) -> None:
+        # The same route as the command's processes have, so that one set of exporters serves all of the run.
+        route = identity.route(settings, plan.environment)
+        resource = identity.resource(settings, plan.environment)
+        resource[names.SERVICE_NAME] = settings.service_name or plan.name
+        resource[names.PROCESS_ROLE] = ROLE
+        recorder.start(settings, resource, route, runtime_dir / "records")
         self._plan = plan
         self._started = monotonic_ns()
-        self._attributes: dict[str, object] = {names.COMMAND: redacted(command)}
+        self._attributes: dict[str, object] = {names.RUN_NAME: plan.name, names.COMMAND: redacted(command)}
         self._parent = plan.parent.span_id if plan.parent is not None else _NO_PARENT
         self._slot = recorder.open_mark(
             names.SPAN_RUN, INTERNAL, OWN_SCOPE, "", plan.context.trace_id, plan.context.span_id, self._parent,

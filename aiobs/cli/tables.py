@@ -43,7 +43,6 @@ _WHO = {
     "pid": f"try_cast(att(list, '{names.PROCESS_PID}') AS BIGINT)",
     "rank": f"try_cast(att(list, '{names.RANK}') AS BIGINT)",
     "attempt": f"coalesce(try_cast(att(list, '{names.RUN_ATTEMPT}') AS BIGINT), 0)",
-    "service": f"att(list, '{names.SERVICE_NAME}')",
     "instance": f"coalesce(att(list, '{names.SERVICE_INSTANCE_ID}'), '')",
 }
 _MACROS = f"""

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from aiobs import recorder
 from aiobs.guard import say_once, swallow
+from aiobs.otel.context import JoinedContext
 from aiobs.wrapping import Live, replace
 
 Undo = Callable[[], None]
@@ -25,25 +26,42 @@ class Providers:
     Attributes:
         ours: those that aiobs itself made (``opentelemetry-instrument``).
         processor: the one span processor of ours, once the SDK is there.
-        visited: whether some SDK provider belongs to the program or a library.
+        joined: OpenTelemetry's context with our spans in it, once the API is there.
     """
 
     def __init__(self) -> None:
         self.ours: WeakSet[Any] = WeakSet()
         self.processor: Any = None
-        self.visited = False
-        self._joined: WeakSet[Any] = WeakSet()
+        self.joined: JoinedContext | None = None
+        self._visited = False
+        self._adopted: WeakSet[Any] = WeakSet()
 
     def join(self, provider: Any) -> None:
         """Add our processor to an SDK provider, once, after those it has."""
-        if self.processor is None or provider in self._joined:
+        if provider in self._adopted or self.processor is None:
             return
-        self._joined.add(provider)
+        self._adopted.add(provider)
         if provider not in self.ours:
-            self.visited = True
+            self.visit()
         # Providers may share one composite processor.
         if self.processor not in getattr(provider._active_span_processor, "_span_processors", ()):
             provider.add_span_processor(self.processor)
+
+    def visit(self) -> None:
+        """Take note that the program, or a library in it, has a set-up of its own."""
+        self._visited = True
+        if self.joined is not None:
+            self.joined.hide()
+
+    def forget(self) -> None:
+        """Begin anew, as before anything was joined."""
+        self.joined, self._visited = None, False
+
+    def show(self, joined: JoinedContext) -> None:
+        """Show our spans in OpenTelemetry's context, unless there are visitors."""
+        self.joined = joined
+        if self._visited:
+            joined.hide()
 
     def leave(self) -> None:
         """Take the processor out of all providers, in place."""
@@ -51,12 +69,11 @@ class Providers:
         if processor is None:
             return
         processor.live = False
-        for provider in list(self._joined):
+        for provider in list(self._adopted):
             composite = provider._active_span_processor
             with composite._lock:
                 composite._span_processors = tuple(p for p in composite._span_processors if p is not processor)
-        self._joined.clear()
-        self.visited = False
+        self._adopted.clear()
 
 
 providers = Providers()
@@ -79,21 +96,13 @@ def join_api() -> Undo:
     """Join OpenTelemetry's context and stand behind its tracers; returns what takes both back."""
     from opentelemetry import context, trace
 
-    from aiobs.otel.context import JoinedContext
     from aiobs.otel.tracer import Tracer
 
     on = [True]
-
-    def showing() -> bool:
-        provider = trace._TRACER_PROVIDER  # pyright: ignore[reportPrivateUsage]
-        return bool(on) and not providers.visited and (provider is None or provider in providers.ours)
-
-    joined = JoinedContext(context._RUNTIME_CONTEXT, showing)  # pyright: ignore[reportPrivateUsage]
-    recorder.set_foreign_context(joined.theirs)
-
     proxy = trace.ProxyTracer
     resolve = vars(proxy)["_tracer"]
     native: WeakKeyDictionary[Any, Tracer] = WeakKeyDictionary()
+    joined = JoinedContext(context._RUNTIME_CONTEXT)  # pyright: ignore[reportPrivateUsage]
 
     def tracer(self: Any) -> Any:
         """The program's tracer once it has a provider, until then ours."""
@@ -106,14 +115,18 @@ def join_api() -> Undo:
         return found
 
     undo: list[Undo] = [
+        replace(trace, "_set_tracer_provider", _watching),
         swap(context, "_RUNTIME_CONTEXT", joined),
         swap(proxy, "_tracer", property(tracer)),
-        replace(trace, "_set_tracer_provider", _watching),
     ]
+    providers.show(joined)
+    recorder.set_foreign_context(joined.theirs)
     _meet(trace._TRACER_PROVIDER)  # pyright: ignore[reportPrivateUsage]
 
     def leave() -> None:
         on.clear()
+        joined.hide()
+        providers.forget()
         recorder.set_foreign_context(None)
         for step in undo:
             step()
@@ -165,6 +178,8 @@ def _meet(provider: Any) -> None:
     if provider is None:
         return
     sdk = sys.modules.get("opentelemetry.sdk.trace")
+    if provider not in providers.ours:
+        providers.visit()
     try:
         if sdk is not None and isinstance(provider, sdk.TracerProvider):
             providers.join(provider)

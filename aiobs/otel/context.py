@@ -6,7 +6,6 @@ and ours is looked up. Ours is the innermost where the context object is still t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import Token
 from typing import Any
 
@@ -28,13 +27,10 @@ class JoinedContext(RuntimeContext):
 
     Args:
         below: the runtime context OpenTelemetry came with.
-        showing: whether our spans may be seen at all; they may not where the program has a set-up of its own,
-            whose traces would otherwise begin under spans that its exporters never get.
     """
 
-    def __init__(self, below: RuntimeContext, showing: Callable[[], bool]) -> None:
+    def __init__(self, below: RuntimeContext) -> None:
         self.below = below
-        self.showing = showing
         self._last: tuple[object, TheirContext, TheirContext] | None = None
 
     def attach(self, context: TheirContext) -> Token[TheirContext]:
@@ -45,13 +41,19 @@ class JoinedContext(RuntimeContext):
 
     def get_current(self) -> TheirContext:
         below = self.below.get_current()
-        if not self.showing():
-            return below
         try:
             return self._joined(below)
         except Exception as error:
             swallow("otel.context", error)
             return below
+
+    def hide(self) -> None:
+        """Show our spans no more, at no cost from now on.
+
+        For a program with a set-up of its own: its traces would otherwise begin under spans that its exporters
+        never get, and its samplers would take our word for theirs.
+        """
+        vars(self)["get_current"] = self.below.get_current
 
     def _joined(self, below: TheirContext) -> TheirContext:
         ours = recorder.innermost()

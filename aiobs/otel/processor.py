@@ -27,8 +27,13 @@ _SAMPLED = trace.TraceFlags.SAMPLED
 
 @dataclass(slots=True)
 class _Open:
-    """A span between its begin and its end: its mark, place and parent in our record, and who began it."""
+    """A span between its begin and its end: its mark, place and parent in our record, and who began it.
 
+    Found again by the identity of its span context `own`, as ids can repeat: the SDK's generator draws them from
+    the stream that programs seed.
+    """
+
+    own: trace.SpanContext
     slot: int
     home: Context
     parent: bytes
@@ -93,20 +98,18 @@ class FlightProcessor(SpanProcessor):
         )
         if len(self._open) >= OPEN_LIMIT:
             self._open.pop(next(iter(self._open)), None)
-        self._open[own.span_id] = _Open(slot, home, parent, remote, os.getpid(), recorder.state.generation)
+        self._open[id(own)] = _Open(own, slot, home, parent, remote, os.getpid(), recorder.state.generation)
 
     def _end(self, span: ReadableSpan, own: trace.SpanContext) -> None:
-        known = self._open.pop(own.span_id, None)
+        known = self._open.pop(id(own), None)
         if known is None:
             known = _late(span, own)
         elif known.pid != os.getpid():
             return  # begun before a fork: the parent process ends it too, and its record is the one that counts
         home = known.home
-        links = [
-            (to.trace_id.to_bytes(16, "big"), to.span_id.to_bytes(8, "big"), _plain(link.attributes))
-            for link in span.links
-            for to in (link.context,)
-        ]
+        # Most spans have neither, and the read-only views of nothing take time.
+        events = span.events if getattr(span, "_events", True) else ()
+        links = [_link(link) for link in span.links] if getattr(span, "_links", True) else []
         own_trace = own.trace_id.to_bytes(16, "big")
         if own_trace != home.trace_id:
             links.append((own_trace, home.span_id, {names.LINK: names.LINK_OWN_TRACE}))
@@ -135,7 +138,7 @@ class FlightProcessor(SpanProcessor):
             attributes,
             status=span.status.status_code.value,
             message=span.status.description or "",
-            events=[(event.name, monotonic(event.timestamp), _plain(event.attributes)) for event in span.events],
+            events=[(event.name, monotonic(event.timestamp), _plain(event.attributes)) for event in events],
             links=links,
             trace_state=home.trace_state,
             in_step=home.in_step,
@@ -162,7 +165,7 @@ def _late(span: ReadableSpan, own: trace.SpanContext) -> _Open:
     state = own.trace_state.to_header() if own.trace_state else ""
     home = Context(own.trace_id.to_bytes(16, "big"), own.span_id.to_bytes(8, "big"), trace_state=state)
     parent, remote = (b"", False) if around is None else (around.span_id, around.remote)
-    return _Open(-1, home, parent, remote, os.getpid(), -1)
+    return _Open(own, -1, home, parent, remote, os.getpid(), -1)
 
 
 def _attributes(span: ReadableSpan) -> dict[str, Any]:
@@ -170,6 +173,11 @@ def _attributes(span: ReadableSpan) -> dict[str, Any]:
     all the rest that is done here."""
     inside = getattr(getattr(span, "_attributes", None), "_dict", None)
     return dict(inside if inside is not None else span.attributes or {})
+
+
+def _link(link: trace.Link) -> tuple[bytes, bytes, dict[str, Any]]:
+    to = link.context
+    return to.trace_id.to_bytes(16, "big"), to.span_id.to_bytes(8, "big"), _plain(link.attributes)
 
 
 def _plain(attributes: Any) -> dict[str, Any]:

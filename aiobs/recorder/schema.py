@@ -31,7 +31,9 @@ def plain(value: Any, limit: int) -> Any:
 
     Numbers of other libraries (numpy, 0-dimensional tensors) become Python's; strings are cut to `limit`.
     """
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None:
+        return None
+    if isinstance(value, (bool, int, float)):
         return bool(value) if isinstance(value, bool) else int(value) if isinstance(value, int) else float(value)  # fmt: skip
     if isinstance(value, str):
         return value[:limit]

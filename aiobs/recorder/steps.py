@@ -11,7 +11,7 @@ from struct import Struct
 from types import TracebackType
 from typing import Any
 
-from aiobs import ids
+from aiobs import ids, names
 from aiobs.clock import monotonic_ns
 from aiobs.guard import swallow
 from aiobs.propagation import Context
@@ -40,7 +40,7 @@ class Steps:
     """
 
     __slots__ = (
-        "_area", "_attributes", "_begun", "_count", "_entries", "_flight", "_marked", "_memory", "_serial",
+        "_area", "_attributes", "_begun", "_count", "_entries", "_flight", "_given", "_marked", "_memory", "_serial",
         "_stack", "_step_start", "explicit", "number", "open", "provisional_end_ns", "start_ns", "token",
     )  # fmt: skip
 
@@ -54,9 +54,9 @@ class Steps:
         self._flight: Flight | None = None
         self._memory: Any = None
         self._area = self._entries = 0
-        self._serial = 0
+        self._serial = self._given = 0
         self._count = self._begun = self._marked = 0
-        self._stack: list[tuple[int, int, object]] = []
+        self._stack: list[tuple[int, int, object, int]] = []
         self._attributes: dict[str, Any] = {}
 
     def __del__(self) -> None:
@@ -81,6 +81,8 @@ class Steps:
 
     def _settle(self, flight: Flight) -> None:
         self._flight = flight
+        self.number = 0
+        self.explicit = False
         if flight.areas:
             self._memory, self._area = flight.mm, flight.areas.pop()
         else:
@@ -156,7 +158,8 @@ class Steps:
 
     # -- phases --------------------------------------------------------------------------------------------
     def enter(self, phase: int, start_ns: int | None = None) -> int:
-        """Begin a phase (id from ``phase_id``); opens a step where none is open. Returns a token for `leave`."""
+        """Begin a phase (id from ``phase_id``); opens a step where none is open. Returns a token for `leave`,
+        which stays good when the phase moves to the next step."""
         start = monotonic_ns() if start_ns is None else start_ns
         if not self.open or self._flight is not state.flight:
             self.begin(None, start)
@@ -171,24 +174,23 @@ class Steps:
         _entry(memory, self._entries + index * 24, phase, stack[-1][0] if stack else 0xFFFF, _thread.number, start, 0)
         self._count = index + 1
         _count(memory, self._area + 80, index + 1, 0, self._begun)
-        stack.append((index, start, self.token))
+        token = self._given = self._given + 1
+        stack.append((index, start, self.token, token))
         self.start_ns = start
         if state.foreign is not None:
             self.token = state.foreign()[0]
-        return self._serial << 16 | index
+        return token
 
     def leave(self, token: int, end_ns: int | None = None) -> None:
         """End the phase that `enter` gave this token for, now or at `end_ns`; a token of an earlier step is ignored."""
         end = monotonic_ns() if end_ns is None else end_ns
-        if token < 0 or token >> 16 != self._serial or not self.open:
-            return
         stack = self._stack
-        index = token & 0xFFFF
-        while stack:
-            top, _start, outer = stack.pop()
-            _time(self._memory, self._entries + top * 24 + 16, end)
-            self.token = outer
-            if top == index:
+        if not stack or not self.open or (stack[-1][3] != token and all(entry[3] != token for entry in stack)):
+            return
+        while True:
+            index, _start, self.token, own = stack.pop()
+            _time(self._memory, self._entries + index * 24 + 16, end)
+            if own == token:
                 break
         self.start_ns = stack[-1][1] if stack else self._step_start
 
@@ -211,7 +213,7 @@ class Steps:
         return [entry for entry in self._read(kept) if entry[3] >= end]
 
     def _finish_open(self, kept: int, end: int) -> None:
-        for index, _start, _token in self._stack:
+        for index, *_ in self._stack:
             if index < kept:
                 _time(self._memory, self._entries + index * _ENTRY + at.STEP_ENTRY_END, end)
 
@@ -232,7 +234,7 @@ class Steps:
         flight.write(at.STEP, flags, at.NO_SLOT, 0, (0, 0), 0, 0, _thread.number, self._step_start, self.number, end, payload)  # fmt: skip
 
     def _restore(
-        self, later: list[tuple[int, int, int, int, int]], shift: int, stack: list[tuple[int, int, object]]
+        self, later: list[tuple[int, int, int, int, int]], shift: int, stack: list[tuple[int, int, object, int]]
     ) -> None:
         """Put `later` entries at the beginning of the step just opened; open ones stay open."""
         for index, (phase, outer, thread, start, end) in enumerate(later):
@@ -240,7 +242,7 @@ class Steps:
             _entry(self._memory, self._entries + index * _ENTRY, phase, outer, thread, start, end)
         self._count = self._begun = len(later)
         _count(self._memory, self._area + at.HEAD_BYTES, self._count, 0, self._begun)
-        self._stack = [(index - shift, start, token) for index, start, token in stack if index >= shift]
+        self._stack = [(index - shift, start, token, own) for index, start, token, own in stack if index >= shift]
         self.start_ns = self._stack[-1][1] if self._stack else self._step_start
 
 
@@ -291,8 +293,8 @@ class Step:
 
     def __init__(self, number: int | None, attributes: dict[str, Any]) -> None:
         found = steps()
-        found.explicit = True
         found.begin(number)
+        found.explicit = True
         found.set_all(attributes)
         self._serial = found._serial
 
@@ -313,13 +315,12 @@ class Step:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            steps().set("error.type", type(error).__qualname__)
+            steps().set(names.ERROR_TYPE, type(error).__qualname__)
         self.end()
 
 
 def _forget() -> None:
-    if _thread.steps is not None:
-        _thread.steps.open = False
+    _thread.steps = None  # those of other threads notice when they begin their next step
 
 
 on_new_flight(_forget)

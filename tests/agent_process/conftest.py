@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ class Sink:
         behave: gives the answer to the n-th request (from 0); None closes the connection without one.
         accepted: spans of requests that were answered with 200, by span id (hex), counted.
         names: their names.
+        bodies: requests for traces that were answered with 200, counted.
     """
 
     port: int = 0
@@ -38,6 +40,7 @@ class Sink:
     accepted: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
     spans: dict[str, Any] = field(default_factory=dict)
+    bodies: Counter[bytes] = field(default_factory=Counter)
     metrics: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     server: ThreadingHTTPServer | None = None
@@ -56,6 +59,7 @@ class Sink:
                 for scope in resource.scope_metrics:
                     self.metrics.update(metric.name for metric in scope.metrics)
             return
+        self.bodies[content] += 1
         for resource in ExportTraceServiceRequest.FromString(content).resource_spans:
             for scope in resource.scope_spans:
                 for span in scope.spans:
@@ -142,6 +146,7 @@ PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
 from aiobs import recorder
+from aiobs.agent.bell import ring
 from aiobs.recorder.location import runtime_dir
 from aiobs.settings import load_settings
 from aiobs.telemetry import Route
@@ -149,6 +154,7 @@ settings = load_settings()
 folder = runtime_dir(settings)
 route = Route(**json.loads(os.environ["TEST_ROUTE"]))
 recorder.start(settings, {"service.name": "crash-test"}, route, folder / "records")
+ring(folder)
 finished = os.open(os.environ["TEST_FINISHED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def done(span):
     span.end()
@@ -156,22 +162,38 @@ def done(span):
 """
 
 
+Recorded = Callable[..., "subprocess.Popen[bytes]"]
+
+
 @pytest.fixture
-def recorded(tmp_path: Path, runtime_dir: Path) -> Callable[..., subprocess.Popen[bytes]]:
+def recorded(tmp_path: Path, runtime_dir: Path) -> Iterator[Recorded]:
     """Starts a process that records by the real recorder and runs a piece of code; `done(span)` ends a span and
     notes its id in ``finished``."""
+    started: list[subprocess.Popen[bytes]] = []
 
-    def start(code: str, *, exporters: tuple[str, ...] = ("jsonl",), environment: dict[str, str] | None = None, **more: Any) -> subprocess.Popen[bytes]:  # fmt: skip
-        import json
-
+    def start(
+        code: str, *, exporters: tuple[str, ...] = ("jsonl",), environment: dict[str, str] | None = None,
+        folder: str = "run", variables: dict[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:  # fmt: skip
         route = {
-            "run_id": "crash", "exporters": exporters, "run_dir": str(tmp_path / "run"), "environment": environment or {}, **more,
+            "run_id": "crash", "exporters": exporters, "run_dir": folder and str(tmp_path / folder),
+            "environment": environment or {},
         }  # fmt: skip
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM + code],
-            env={**os.environ, "TEST_ROUTE": json.dumps(route), "TEST_FINISHED": str(tmp_path / "finished")},
+            env={
+                **os.environ,
+                "TEST_ROUTE": json.dumps(route),
+                "TEST_FINISHED": str(tmp_path / "finished"),
+                **(variables or {}),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -25,9 +25,8 @@ HOMES = {
     "torch": ("aiobs/patches/", "aiobs/cli/doctor.py"),
     "lightning": ("aiobs/patches/",),
     "duckdb": ("aiobs/cli/",),
-    "rich": ("aiobs/cli/",),
     "grpc": ("exporters/",),
-    "opentelemetry": ("aiobs/otel/",),
+    "opentelemetry": ("aiobs/otel/", "exporters/opentelemetry_jsonl.py"),
 }
 """Where a foreign library may be imported by statement: files, or folders ending in a slash."""
 

@@ -56,7 +56,7 @@ def build_wheel(source: Path, to: Path) -> Path:
 
 
 def test_every_package_folder_is_listed() -> None:
-    folders = {str(Path(name).parent).replace("/", ".") for name in tree() if name.endswith("/__init__.py")}
+    folders = {str(Path(name).parent).replace("/", ".") for name in tree() if name.endswith(".py")}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == folders
 
 

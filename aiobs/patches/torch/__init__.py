@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aiobs.patches.torch import boundaries, checkpoint, compiling, distributed, loop
+from aiobs import names, recorder
+from aiobs.patches.torch import boundaries, checkpoint, compiling, distributed, loop, untraced
 from aiobs.settings import Settings
 
 
@@ -21,7 +22,9 @@ class TorchPatch:
         if self._undo:
             return
         loop.models.name_service = not settings.service_name
-        for part in (boundaries, checkpoint, compiling, distributed):
+        for phase in (names.PHASE_DATA, names.PHASE_FORWARD, names.PHASE_BACKWARD, names.PHASE_OPTIMIZER):
+            recorder.phase_id(phase)  # now, rather than in the middle of the first step
+        for part in (boundaries, checkpoint, compiling, distributed, untraced):
             self._undo += part.place_all(self.remove)
 
     def remove(self) -> None:

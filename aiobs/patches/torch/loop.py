@@ -88,9 +88,7 @@ class Loop:
     # -- data ----------------------------------------------------------------------------------------------
     def data_begin(self) -> int:
         """A data loader is asked for a batch."""
-        if not self._looked:
-            self._looked = True
-            self._models.look("data")
+        self._look_once()
         now = monotonic_ns()
         self._drop_stale()
         if self.evaluation is not None:
@@ -113,6 +111,11 @@ class Loop:
                 self._forget_step()
         self._set_optimizer_aside(now)
         return self._enter(names.PHASE_DATA, now)
+
+    def _look_once(self) -> None:
+        if not self._looked:
+            self._looked = True
+            self._models.look("first")
 
     def data_end(self, token: int, exhausted: bool) -> None:
         """The batch is there, or there is none left."""
@@ -158,8 +161,10 @@ class Loop:
             if not self._waits and not self._resume_ns and not graded:
                 return NOTHING  # inference, as in a server: no data loader, nothing trained so far
             self._doubtful = model
-        if self._in_backward and not self._backward_depth and not self._stepping:
-            self._close()
+        if not self._backward_depth and not self._stepping:
+            if self._in_backward:
+                self._close()
+            self._close_if_unseen(now)
         self._called = True
         return self._enter(names.PHASE_FORWARD, now)
 
@@ -178,6 +183,7 @@ class Loop:
     # -- backward ------------------------------------------------------------------------------------------
     def backward_begin(self) -> int:
         """Gradients are about to be computed."""
+        self._look_once()
         now = monotonic_ns()
         self._drop_stale()
         self._set_optimizer_aside(now)
@@ -186,6 +192,7 @@ class Loop:
             return self._enter(names.PHASE_BACKWARD, now)
         if self.evaluation is not None:
             self._train_again(now)
+        self._close_if_unseen(self._gap_ns)
         self._backwards += 1
         if not self._called and not self._stepping and self._gap_ns:
             self.steps.leave(self._enter(names.PHASE_FORWARD, self._gap_ns), now)
@@ -260,6 +267,12 @@ class Loop:
             self.steps.mark_end(now)
             if not self._resume_ns:
                 self._models.first_step()
+
+    def _close_if_unseen(self, now: int) -> None:
+        if self._version and not self._stepping and not self._waits:
+            self._unseen_optimizer(now)
+            if self._ended:
+                self._close()
 
     def _drop_stale(self) -> None:
         """An optimizer step that raised has no end hook: notice that none is in progress any more."""

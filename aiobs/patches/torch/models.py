@@ -52,7 +52,7 @@ class Models:
 
     # -- when to look ----------------------------------------------------------------------------------------
     def look(self, reason: str) -> bool:
-        """Look for models, where it may help: `reason` is ``data`` (the first batch), ``optimizer`` (one that is
+        """Look for models, where it may help: `reason` is ``first`` (batch or backward), ``optimizer`` (one that is
         not known) or ``gap`` (a step in which no model was seen). Returns whether it did."""
         if reason == "gap":
             self._gaps += 1
