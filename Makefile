@@ -6,6 +6,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
+CORE := $(wildcard aiobs/recorder/native/*)
 # Quiet: setuptools warns that folders in the working directory may stand in for packages, which is what is meant.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
@@ -23,6 +24,7 @@ lint: .venv/dev
 
 types: .venv/dev
 	$(BIN)/mypy
+	$(BIN)/mypy examples tests/typing
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 layers: .venv/dev
@@ -32,7 +34,7 @@ docs: .venv/dev
 	$(BIN)/mkdocs build --strict
 
 bench: .venv/dev
-	$(BIN)/python -m pytest -p no:randomly -s tests/bench $(ARGS)
+	for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
 
 clean:
 	rm -rf .venv build dist site .*_cache *.egg-info
@@ -44,10 +46,10 @@ clean:
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	touch $@
 
-.venv/demo: .venv/pip pyproject.toml
+.venv/demo: .venv/pip pyproject.toml $(CORE)
 	$(PIP) --editable '.[torch,report]' --group demo
 	touch $@
 
-.venv/dev: .venv/pip pyproject.toml
+.venv/dev: .venv/pip pyproject.toml $(CORE)
 	$(PIP) --editable '.[all]' --group dev
 	touch $@ .venv/demo

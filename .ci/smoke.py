@@ -31,9 +31,9 @@ def main() -> None:
 
     assert Path(aiobs.__file__).is_relative_to(sys.prefix), f"{aiobs.__file__} is not the installed package"
     here = Path.cwd()
-    os.environ.update(AIOBS_RUNTIME_DIR=str(here / "runtime"), AIOBS_AGENT="off", AIOBS_RUN_DIR=str(here / "run"))
+    os.environ.update(AIOBS_RUNTIME_DIR=str(here / "runtime"), AIOBS_RUN_DIR=str(here / "run"))
     call("aiobs", "doctor")
-    killed = subprocess.run([sys.executable, "-c", RECORD])
+    killed = subprocess.run([sys.executable, "-c", RECORD], env=os.environ | {"AIOBS_AGENT": "off"})
     assert killed.returncode == -9, killed.returncode
     call("aiobs", "recover")
     spans = {}

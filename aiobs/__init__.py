@@ -6,14 +6,17 @@ Importing this package only defines names; :func:`init` starts recording.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` would cost every Python under `aiobs run` more than all the rest of aiobs.activation
+    from typing import Any
 
-if TYPE_CHECKING:
     from aiobs.errors import AiobsError, ExportError, NotEnabledError, PatchError, RecordError, SettingError
     from aiobs.face import phase, step
     from aiobs.identity import VERSION as __version__
     from aiobs.propagation import Context
-    from aiobs.recorder.spans import Span, current, span
+    from aiobs.recorder.around import current
+    from aiobs.recorder.opening import span
+    from aiobs.recorder.spans import Span
     from aiobs.recorder.verbs import event, log, trace
     from aiobs.runtime import init, shutdown
 
@@ -26,13 +29,13 @@ _HOMES = {
     "RecordError": "aiobs.errors",
     "SettingError": "aiobs.errors",
     "Span": "aiobs.recorder.spans",
-    "current": "aiobs.recorder.spans",
+    "current": "aiobs.recorder.around",
     "event": "aiobs.recorder.verbs",
     "init": "aiobs.runtime",
     "log": "aiobs.recorder.verbs",
     "phase": "aiobs.face",
     "shutdown": "aiobs.runtime",
-    "span": "aiobs.recorder.spans",
+    "span": "aiobs.recorder.opening",
     "step": "aiobs.face",
     "trace": "aiobs.recorder.verbs",
 }

@@ -40,7 +40,7 @@ def program_name() -> str:
     return script.stem if script.stem != "__main__" else script.parent.name
 
 
-def resource(settings: Settings, environment: Mapping[str, str]) -> dict[str, Any]:
+def resource(settings: Settings, environment: Mapping[str, str], route: Route) -> dict[str, Any]:
     """Resource attributes of this process (OpenTelemetry's names, ``aiobs.*`` for run and rank)."""
     host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
     found: dict[str, Any] = {
@@ -56,6 +56,10 @@ def resource(settings: Settings, environment: Mapping[str, str]) -> dict[str, An
         names.TELEMETRY_SDK_NAME: "aiobs",
         names.TELEMETRY_SDK_LANGUAGE: "python",
         names.TELEMETRY_SDK_VERSION: VERSION,
+        names.RUN_ID: route.run_id,
+        names.RUN_NAME: route.run_name,
+        names.RUN_ATTEMPT: route.attempt,
+        names.RUN_TRACE_ID: route.run_trace,
     }
     for pair in environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
         key, equals, value = pair.partition("=")

@@ -81,7 +81,9 @@ class _Finder(MetaPathFinder):
     def __init__(self) -> None:
         self._asking = threading.local()
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname not in _waiting:
             return None
         # Other finders of this kind ask sys.meta_path again, which leads back here.

@@ -60,9 +60,11 @@ class RemoteExporter(Protocol):
 
     def encode(self, batch: Batch) -> Iterable[Body]:
         """The bodies to send for `batch`; nothing for signals this receiver does not take."""
+        ...
 
     def send(self, body: Body) -> Receipt:
         """Deliver once, without retrying; raise :class:`~aiobs.errors.ExportError` where it was not taken."""
+        ...
 
     def close(self) -> None:
         """Release connections."""

@@ -60,7 +60,8 @@ def _start(settings: Settings) -> None:
         environment = dict(os.environ)
         try:
             directory = runtime_dir(settings)
-            recorder.start(settings, identity.resource(settings, environment), identity.route(settings, environment), directory / "records")
+            route = identity.route(settings, environment)
+            recorder.start(settings, identity.resource(settings, environment, route), route, directory / "records")
         except (AiobsError, OSError) as error:
             say_once("runtime.start", "aiobs: nothing is recorded: %s", error)
             return

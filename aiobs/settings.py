@@ -9,6 +9,7 @@ default stands.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from dataclasses import field as _field
@@ -105,7 +106,7 @@ class Settings:
     value_limit: int = _row("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", _count(1), 4096, "Longest string attribute, in characters; longer ones are cut and counted.")
     patches_off: tuple[str, ...] = _row("AIOBS_PATCHES_OFF", _names, (), "Comma-separated patches not to install (`torch`, `lightning`, `opentelemetry`, ...), or `all`.")
     started_after_s: float = _row("AIOBS_STARTED_AFTER", _number(0), 2.0, "A span open for so many seconds is announced by a `(started)` child.")
-    join_limit: int = _row("AIOBS_JOIN_LIMIT", _count(0), 500, "Top-level spans of a process that join the run's trace; later ones begin traces of their own, linked to the run.")
+    join_limit: int = _row("AIOBS_JOIN_LIMIT", _count(0), 500, "Top-level spans of a process that join the run's trace; later ones begin traces of their own, found by the resource attribute `aiobs.run.trace_id`.")
     prometheus_address: str = _row("AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens.")
 
 
@@ -172,14 +173,15 @@ def _load_file(env: Mapping[str, str]) -> dict[str, Any]:
     path = Path(named or "aiobs.toml")
     if not named and not path.is_file():
         return {}
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ModuleNotFoundError:  # Python 3.10
+    else:
         try:
-            import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
+            import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
         except ModuleNotFoundError:
             raise SettingError("AIOBS_CONFIG", str(path), "reading it on Python 3.10 needs  pip install tomli") from None
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingError("AIOBS_CONFIG", str(path), f"cannot be read: {error}") from error
+    return found

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiobs import runtime
+from aiobs import names, runtime
 from aiobs.agent.assemble import Assembler
 from aiobs.agent.exits import EXIT, Exit
 from aiobs.agent.reader import FlightReader
@@ -106,7 +106,7 @@ class Captured:
 def _span(row: Row, resource: dict[str, Any]) -> CapturedSpan:
     shape, trace, span, parent, start, end, values, extra = row
     attributes = dict(zip(shape.keys, values, strict=True))
-    attributes.pop("thread.id", None)
+    attributes.pop(names.THREAD_ID, None)
     if extra is not None:
         attributes.update(extra.attributes)
     return CapturedSpan(

@@ -19,7 +19,7 @@ cannot be removed any more: it asks ``if not live:`` first and then only passes 
 MakeWrapper = Callable[[Any, Live], Callable[..., Any]]
 Wrapper = Callable[[Any, Any, "tuple[Any, ...]", "dict[str, Any]"], Any]
 
-_ABSENT = object()
+_ABSENT: Any = object()
 
 
 class Undo:

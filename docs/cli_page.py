@@ -20,8 +20,8 @@ aiobs --help
 One verb, then its options. `aiobs <verb> --help` says the same as this page, which is made from the verbs' own
 parsers by `python docs/cli_page.py`.
 
-Exit codes: 0 where it worked, 2 where an option or a value cannot be used, 1 for everything else. `aiobs run` ends as
-its command ended.
+`aiobs run` ends as its command ended. The other verbs exit with 0 where all is well, with 2 where they were asked for
+something that cannot be done (an option, a value, a missing extra), and with 1 where they found a problem.
 
 """
 
@@ -29,9 +29,9 @@ its command ended.
 def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
     """A table row for each option and argument."""
     for action in parser._actions:
-        if isinstance(action, (argparse._HelpAction, argparse._SubParsersAction)):
+        if isinstance(action, (argparse._HelpAction, argparse._SubParsersAction)) or action.help == argparse.SUPPRESS:
             continue
-        value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+        value = action.metavar or (" or ".join(map(str, action.choices)) if action.choices else action.dest.upper())
         if not action.option_strings:
             shown = action.metavar or action.dest
         elif action.nargs == 0:
@@ -39,7 +39,7 @@ def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
         else:
             shown = f"{', '.join(action.option_strings)} {value}"
         meaning = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
-        yield f"| `{shown}` | {meaning} |\n".replace("`|`", "`\\|`")
+        yield f"| `{shown}` | {meaning.replace('<', '&lt;')} |\n"
 
 
 def section(title: str, parser: argparse.ArgumentParser, level: int = 2) -> Iterator[str]:

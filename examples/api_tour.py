@@ -8,6 +8,7 @@ Afterwards `aiobs summary` shows what was recorded.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import random
 import time
@@ -38,10 +39,16 @@ async def fetch_all() -> None:
         await asyncio.gather(*(fetch(number) for number in range(3)))
 
 
-def square(context: aiobs.Context | None, value: float) -> float:
-    """A thread begins without a current span; name the parent to go on from the span that handed out the work."""
-    with aiobs.span("square", parent=context):
+def square(value: float) -> float:
+    with aiobs.span("square"):
         return value * value
+
+
+def squares(values: list[float]) -> float:
+    """A new thread has no current span; run its work in a copy of this thread's context to go on from here."""
+    with aiobs.span("squares"), ThreadPoolExecutor(2) as pool:
+        work = [pool.submit(contextvars.copy_context().run, square, value) for value in values]
+        return sum(each.result() for each in work)
 
 
 def main() -> None:
@@ -49,9 +56,7 @@ def main() -> None:
     values = prepare(1000)
     asyncio.run(fetch_all())
 
-    with aiobs.span("squares") as span, ThreadPoolExecutor(2) as pool:
-        total = sum(pool.map(lambda value: square(span.context, value), values[:4]))
-        span.set("total", total)
+    squares(values[:4])
 
     forward = aiobs.phase("forward")
     for number in range(20):

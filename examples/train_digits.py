@@ -1,6 +1,6 @@
 """Train a small convolutional network on the handwritten digits that scikit-learn ships.
 
-    python train_digits.py [--epochs 5] [--batch-size 32] [--seed 0] [--out FOLDER]
+    python train_digits.py [--epochs 12] [--batch-size 32] [--seed 0] [--out FOLDER]
 
 Takes some seconds on a processor and reaches about 98 % on the held-out digits.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset, random_split
+from torch.utils.data import DataLoader, TensorDataset
 
 
 class DigitNet(nn.Module):
@@ -30,7 +30,9 @@ class DigitNet(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
         )
-        self.classify = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(32 * 4 * 4, 64), nn.ReLU(), nn.Linear(64, 10))
+        self.classify = nn.Sequential(
+            nn.Flatten(), nn.Dropout(0.2), nn.Linear(32 * 4 * 4, 64), nn.ReLU(), nn.Linear(64, 10)
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = self.classify(self.features(images))
@@ -38,11 +40,13 @@ class DigitNet(nn.Module):
 
 
 def load() -> tuple[TensorDataset, TensorDataset]:
+    """Four fifths to learn from and one fifth to test on, shuffled."""
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.tensor(digits.target)
-    train, test = random_split(TensorDataset(images, labels), [0.8, 0.2])
-    return train, test  # type: ignore[return-value]
+    order = torch.randperm(len(labels))
+    train, test = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
+    return TensorDataset(images[train], labels[train]), TensorDataset(images[test], labels[test])
 
 
 @torch.no_grad()
@@ -57,7 +61,7 @@ def accuracy(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, ...]]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a small network on handwritten digits.")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="where the checkpoint goes; default: a temporary folder")

@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T", bound=Sized)
 
-_VALUES, _LENGTH, _COLUMNS = 1024, 512, 4096
+_VALUES, _LENGTH, _COLUMNS = 256, 256, 1024
+"""Values of a column, bytes of a value, and columns that are remembered: some 60 MiB at the very worst."""
 TYPES: dict[str, type] = {"q": int, "b": bool, "s": str}
 """Types of values that are worth remembering, by their letter in ``Shape.types``."""
 

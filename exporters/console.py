@@ -91,7 +91,7 @@ def duration(nanoseconds: int) -> str:
 
 
 def _who(resource: Resource) -> str:
-    service = legal.text(resource.attributes.get(names.SERVICE_NAME, "unknown_service"))
+    service = _one_line(resource.attributes.get(names.SERVICE_NAME, "unknown_service"))
     rank = resource.attributes.get(names.RANK)
     return service if rank is None else f"{service}[{legal.key(rank)}]"
 
@@ -110,7 +110,7 @@ def _span(who: str, row: Row) -> Iterator[str]:
 
 def _log(who: str, record: LogRow) -> str:
     body = "" if record.body is None else _one_line(record.body)
-    parts = (_clock(record.time_ns), who, severity_text(record.severity), record.event_name, body)
+    parts = (_clock(record.time_ns), who, severity_text(record.severity), _one_line(record.event_name), body)
     return "  ".join([part for part in (*parts, _pairs(record.attributes)) if part])
 
 
@@ -122,7 +122,7 @@ def _metric(who: str, metric: Metric) -> str:
         shown.append(f"{{{_pairs(point.attributes)}}} {number}" if point.attributes else number)
     time_ns = metric.points[0].time_ns if metric.points else time.time_ns()
     more = f"  (+{len(metric.points) - 8})" if len(metric.points) > 8 else ""
-    return f"{_clock(time_ns)}  {who}  {metric.name} ({metric.unit})  {'  '.join(shown)}{more}"
+    return f"{_clock(time_ns)}  {who}  {_one_line(metric.name)} ({_one_line(metric.unit)})  {'  '.join(shown)}{more}"
 
 
 def _clock(time_ns: int) -> str:

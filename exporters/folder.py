@@ -147,7 +147,7 @@ class _Reader:
             self._damage.metrics += 1
             return None
         read: Callable[[Any], Any] = _histogram_point if kind == "histogram" else _point
-        points = [read(point) for point in metric[kind].get("dataPoints") or ()]
+        points: list[Any] = [read(point) for point in metric[kind].get("dataPoints") or ()]
         if kind == "sum" and not metric[kind].get("isMonotonic"):
             kind = "updown"
         return Metric(metric["name"], metric.get("unit", ""), metric.get("description", ""), kind, points)

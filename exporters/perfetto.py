@@ -7,6 +7,7 @@ the closing bracket of the list optional.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -133,12 +134,17 @@ class PerfettoExporter:
                 self._timeline = Timeline(start)
 
     def _mend(self) -> None:
+        """Open a closed list again; drop a last event that is not whole."""
         tail = self._file.tail(_TORN_BYTES)
         if tail.endswith(_END):
             self._file.cut(self._file.size - len(_END))
-        elif tail and not tail.endswith(b"}"):
-            whole = max(tail.rfind(_BETWEEN), 0)
-            self._file.cut(self._file.size - len(tail) + whole)
+            return
+        head, found, last = tail.rpartition(_BETWEEN)
+        try:
+            json.loads(last)
+        except ValueError:
+            if found:
+                self._file.cut(self._file.size - len(tail) + len(head))
 
     def _failure(self, error: OSError) -> ExportError:
         return ExportError(f"{self._file.path}: cannot be written: {error.strerror or error}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 
 from aiobs import names
 from aiobs.errors import SettingError
@@ -119,7 +119,6 @@ def _identity(resource: Resource) -> dict[str, Any]:
 
 
 class _Request(BaseHTTPRequestHandler):
-    server: _Server
     timeout = 10
     protocol_version = "HTTP/1.1"
 
@@ -128,7 +127,7 @@ class _Request(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         openmetrics = "application/openmetrics-text" in self.headers.get("Accept", "")
-        content = self.server.board.text(openmetrics=openmetrics).encode()
+        content = cast(_Server, self.server).board.text(openmetrics=openmetrics).encode()
         self.send_response(200)
         self.send_header("Content-Type", _OPENMETRICS if openmetrics else _PLAIN)
         self.send_header("Content-Length", str(len(content)))

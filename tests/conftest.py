@@ -19,7 +19,7 @@ FOREIGN = ("AIOBS_", "OTEL_", "TRACEPARENT", "TRACESTATE", "TORCHELASTIC_", "SLU
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Strip what would change telemetry; our own faults raise; agents end with the test that started them."""
     for name in list(os.environ):
-        if name.startswith(FOREIGN):
+        if name.startswith(FOREIGN) and name != "AIOBS_PURE":  # says which recorder the whole session tests
             monkeypatch.delenv(name)
     runtime_dir = tmp_path_factory.mktemp("runtime") / "aiobs"
     monkeypatch.setenv("AIOBS_RAISE", "1")

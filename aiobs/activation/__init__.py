@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pythonpath")  # noqa: PTH100, PTH118, PTH120 - pathlib is too slow here
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pythonpath")
 """The folder that goes first on ``PYTHONPATH``."""
 
 LOG_VARIABLE = "AIOBS_ACTIVATION_LOG"

@@ -14,12 +14,14 @@ from aiobs.activation.roles import FORK_SERVER, LAUNCHER, TOOL, role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
 API = "aiobs.recorder"
 """The part of aiobs that a program imports when it uses the API: it starts with the first thing to be recorded."""
+ELASTIC = "torch.distributed.elastic.agent.server.api"
+"""Home of torchrun's agent, where restarts are seen."""
 
 
 def activate() -> None:
@@ -43,30 +45,36 @@ def activate() -> None:
 
 def _wait() -> None:
     named = os.environ.get(TRIGGERS_VARIABLE, "")
-    sys.meta_path.insert(0, _Lookout(frozenset(filter(None, named.split(","))) or frozenset(TRIGGERS)))
+    triggers = list(filter(None, named.split(","))) or TRIGGERS
+    sys.meta_path.insert(0, _Lookout({API: _start_on_use, **dict.fromkeys(triggers, _start)}))
 
 
 def _wait_in_launcher() -> None:
-    """In torchrun and the like nothing is recorded but restarts."""
+    sys.meta_path.insert(0, _Lookout({ELASTIC: _watch_restarts}))
 
 
 class _Lookout:
-    """A finder that finds nothing; the first time it is asked for a trigger it puts real hooks in its place."""
+    """A finder that finds nothing; the first time it is asked for one of its modules it puts real hooks in its place.
 
-    def __init__(self, triggers: frozenset[str]) -> None:
-        self.triggers = triggers
+    Args:
+        hooks: by module, what to call with it once it has been imported.
+    """
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in self.triggers and name != API:
+    def __init__(self, hooks: dict[str, Callable[[ModuleType], None]]) -> None:
+        self.hooks = hooks
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in self.hooks:
             return None
         if self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
             try:
                 from aiobs.imports import when_imported
 
-                when_imported(API, _start_on_use)
-                for trigger in self.triggers:
-                    when_imported(trigger, _start)
+                for module, hook in self.hooks.items():
+                    when_imported(module, hook)
             except Exception as error:
                 _failed(error)
         # This import has passed the place where the new hooks stand, so its search begins again.
@@ -90,6 +98,12 @@ def _start(_module: ModuleType) -> None:
 
 def _start_on_use(recorder: ModuleType) -> None:
     recorder.sleep(lambda: _start(recorder))
+
+
+def _watch_restarts(api: ModuleType) -> None:
+    from aiobs.activation import elastic
+
+    elastic.watch(api)
 
 
 def _failed(error: Exception) -> None:

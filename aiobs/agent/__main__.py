@@ -25,7 +25,9 @@ LOG_BYTES = 1 << 20
 
 def main(arguments: list[str] | None = None) -> int:
     """Run an agent; returns the exit code: 0 when done or when there is an agent already, 2 for bad settings."""
-    parser = argparse.ArgumentParser(prog="python -m aiobs.agent", description="Drains flight records and exports them.")
+    parser = argparse.ArgumentParser(
+        prog="python -m aiobs.agent", description="Drains flight records and exports them."
+    )
     parser.add_argument("--runtime-dir", help="folder of flight records, spool and agent (AIOBS_RUNTIME_DIR)")
     parser.add_argument("--linger", type=float, help="seconds to stay when nothing is left to do; inf: for ever")
     parser.add_argument("--spool-bytes", help="cap of the spool on disk (AIOBS_SPOOL_BYTES)")
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load_settings({"runtime_dir": given.runtime_dir, "spool_bytes": given.spool_bytes})
         folder = runtime_dir(settings)
     except AiobsError as error:
-        print(f"aiobs agent: {error}", file=sys.stderr)
+        sys.stderr.write(f"aiobs agent: {error}\n")
         return 2
     linger_s = math.inf if given.linger is None and given.foreground else given.linger
     leadership = None if given.lock is None else Leadership(folder, given.lock)

@@ -14,8 +14,9 @@ from aiobs.agent.reader import FlightReader
 from aiobs.clock import monotonic_ns
 from aiobs.guard import say_once
 
-SETTLE_S = 0.3
-"""A record closed in order waits so long for the process to end, whose exit code is then known."""
+SETTLE_S = 2.0
+"""A record closed in order waits so long for the process to end, whose exit code is then known. A large program
+takes a second to end after its last line."""
 
 
 def record_identity(reader: FlightReader) -> str:
@@ -38,8 +39,9 @@ class Adopted:
         self._inode = _inode(reader.path)
         self._closed_at: float | None = None
         self._ooms = ooms
-        self._lost = reader.lost
-        self.watch = Watch(reader.pid, reader.start_ticks, reader.alive, ours=reader.own_process())
+        self._counted: dict[str, int] = {}
+        self._ours = reader.own_process()
+        self.watch = Watch(reader.pid, reader.start_ticks, reader.alive, ours=self._ours)
         self.refresh_group()
         pipeline.records += 1
 
@@ -58,18 +60,18 @@ class Adopted:
         if self.reader.closed():
             self._closed_at = self._closed_at or time.monotonic()
             code = self.reader.exit_code()
-            if code is not None or time.monotonic() - self._closed_at > SETTLE_S:
+            if code is not None or self._ours or time.monotonic() - self._closed_at > SETTLE_S:
                 return Exit(EXIT, code, "", monotonic_ns())
         elif self.replaced() or self.watch.abandoned():
             return Exit(EXIT, None, "", monotonic_ns())
         return None
 
-    def count_lost(self) -> None:
-        """Tell the pipeline of records that were overwritten before they could be read."""
-        lost = self.reader.lost - self._lost
-        if lost:
-            self._lost += lost
-            self.pipeline.lost += lost
+    def count(self) -> None:
+        """Tell the pipeline what the record counts: lost records, faults of the recorder, …"""
+        counters = self.reader.counters()
+        self.pipeline.counted.update({name: number - self._counted.get(name, 0) for name, number in counters.items()})
+        self._counted = counters
+        if counters["lost"]:
             say_once(f"lost:{self.reader.path}", "aiobs: process %d records faster than can be exported; records were lost, raise AIOBS_RING_BYTES", self.reader.pid)  # fmt: skip
 
     def replaced(self) -> bool:

@@ -30,7 +30,7 @@ from aiobs.agent.reader import FlightReader
 from aiobs.agent.steps import CROWD, Step, step_rows
 from aiobs.clock import monotonic_ns
 from aiobs.errors import RecordError
-from aiobs.telemetry import Batch, Route
+from aiobs.telemetry import Batch, Route, Row
 
 STARTED_AFTER_S = 2.0
 RECORDS_A_TURN = 1 << 16
@@ -192,6 +192,10 @@ class Assembler:
             self._crowd.add(steps.key, step)
         else:
             self._export(steps.key, step, True)
+
+    def emit_row(self, steps: RankSteps, row: Row) -> None:
+        """See :class:`aiobs.agent.rank_steps.Host`."""
+        self._processes[steps.key].rows.append(row)
 
     def _export(self, key: str, step: Step, whole: bool) -> None:
         process = self._processes.get(key)

@@ -15,12 +15,25 @@ from aiobs.agent.ring import Cells
 from aiobs.agent.table import Schema, Table
 from aiobs.agent.untrusted import DamagedError, clean_attributes, parse_object, parse_value
 from aiobs.recorder import layout
-from aiobs.telemetry import LINK_REMOTE_FLAGS, STATUS_ERROR, STATUS_OK, Extra, Link, Row, Shape, SpanEvent
+from aiobs.telemetry import (
+    CONSUMER,
+    LINK_REMOTE_FLAGS,
+    SERVER,
+    STATUS_ERROR,
+    STATUS_OK,
+    Extra,
+    Link,
+    Row,
+    Shape,
+    SpanEvent,
+)
 
 _SIZE = layout.CELL_BYTES
 _KEY = 0xFFFFFFFF_0000_FFFF
 """Of a cell's first word: kind, flags and schema, without the slot."""
 _IN_STEP = layout.FLAG_IN_STEP << 8
+ENTRANCES = (SERVER, CONSUMER)
+"""Kinds of spans with which a request enters: always given as :class:`Found`, there is one a request."""
 _SHAPES_LIMIT = 2000
 _PLANS_LIMIT = 20_000
 
@@ -123,6 +136,8 @@ class Decoder:
         schema = self._table.schemas.get(key >> 32)
         if schema is None or schema.size > layout.CELL_PAYLOAD or schema.shape.name in self._special:
             return None
+        if schema.shape.kind in ENTRANCES:
+            return None
         return row_function(schema, self._offset, self._main)
 
     def whole(self, raw: bytes, at: int = 0, payload: bytes | None = None, *, mark: bool = False) -> Found | None:
@@ -134,6 +149,8 @@ class Decoder:
             if parts or used > layout.CELL_PAYLOAD:
                 return None
             payload = raw[at + layout.HEAD_BYTES : at + layout.HEAD_BYTES + used]
+        if mark and kind != layout.SPAN:
+            return None
         if start >= TIME_LIMIT or end >= TIME_LIMIT or aux >= TIME_LIMIT:
             return None
         trace = high.to_bytes(8, "big") + low.to_bytes(8, "big")
@@ -179,7 +196,9 @@ class Decoder:
     def _shape(self, entry: dict[str, Any]) -> Shape:
         name, kind = entry.get("name"), entry.get("kind", 1)
         scope, version = entry.get("scope", "aiobs"), entry.get("version", "")
-        if not (isinstance(name, str) and isinstance(scope, str) and isinstance(version, str) and kind in (1, 2, 3, 4, 5)):
+        if not (
+            isinstance(name, str) and isinstance(scope, str) and isinstance(version, str) and kind in (1, 2, 3, 4, 5)
+        ):
             raise DamagedError("a record without a proper name")
         shape = self._shapes.get((name, kind, scope, version))
         if shape is None:

@@ -41,7 +41,7 @@ class Delivery:
 
         Args:
             name: of the exporter, for messages.
-            exporter: closed by :meth:`stop`.
+            exporter: closed when the sending has stopped.
             lane: what to send.
             wake: called after each body, taken or dropped.
         """
@@ -59,6 +59,12 @@ class Delivery:
         self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._deliver()
+        finally:
+            self._exporter.close()
+
+    def _deliver(self) -> None:
         pause_s = FIRST_PAUSE_S
         faults = 0
         while not self._stopping.is_set():
@@ -126,10 +132,8 @@ class Delivery:
         self._hurry.set()
 
     def stop(self, timeout_s: float) -> None:
-        """Stop after the request under way and close the exporter; what is left stays in the spool."""
+        """Stop after the request under way, waiting for it up to `timeout_s`; what is left stays in the spool."""
         self._stopping.set()
         self._hurry.set()
         self._lane.wake()
         self._thread.join(timeout_s)
-        if not self._thread.is_alive():
-            self._exporter.close()

@@ -7,15 +7,11 @@ people and for ``aiobs doctor``.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import time
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # not a Unix: no agent process, and nobody to compete with
-    fcntl = None  # type: ignore[assignment]
 
 _TRIES = 3
 _PAUSE_S = 0.02
@@ -39,8 +35,6 @@ def is_led(runtime_dir: Path) -> bool:
 
 
 def _try_lock(descriptor: int, *, exclusive: bool) -> bool:
-    if fcntl is None:
-        return True
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:

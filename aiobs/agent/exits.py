@@ -26,6 +26,8 @@ EXIT, SIGNAL, OOM_KILL, UNKNOWN = "exit", "signal", "oom_kill", "unknown"
 _PIDFD_INFO = struct.Struct("<QQIIIIIIIIIIIi")
 _PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO.size << 16 | 0xFF << 8 | 11
 _PIDFD_INFO_EXIT = 1 << 3
+_PF_EXITING = 4
+"""include/linux/sched.h: the process is being shut down."""
 _STAT_EXIT_CODE = 49
 """Index of the wait status in /proc/PID/stat, counted behind the command's name."""
 
@@ -101,7 +103,7 @@ class Watch:
         # Opened first, checked after: from here on the descriptor means this process, not a later one.
         with contextlib.suppress(OSError, AttributeError):
             self.descriptor = os.pidfd_open(pid)
-        state, found, _ = stat_fields(pid)
+        state, found, _, _ = stat_fields(pid)
         if not state or found != ticks:
             self.close()
         self._locked = alive()
@@ -116,7 +118,11 @@ class Watch:
 
     def abandoned(self) -> bool:
         """Whether a living process let go of its record: it has replaced itself by another program (exec)."""
-        return not self._ours and self._locked and self.descriptor >= 0 and not self._alive()
+        if self._ours or not self._locked or self.descriptor < 0 or self._alive():
+            return False
+        # A dying process closes its files shortly before it can be seen to be dead.
+        state, found, flags, _ = stat_fields(self._pid)
+        return found == self._ticks and state not in ("Z", "X") and not flags & _PF_EXITING
 
     def _look(self) -> Exit | None:
         if self.descriptor < 0:
@@ -133,7 +139,7 @@ class Watch:
         return found
 
     def _status(self) -> int | None:
-        state, ticks, status = stat_fields(self._pid)
+        state, ticks, _, status = stat_fields(self._pid)
         if state == "Z" and ticks == self._ticks:
             return status
         content = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))
@@ -151,11 +157,11 @@ class Watch:
             self.descriptor = -1
 
 
-def stat_fields(pid: int) -> tuple[str, int, int | None]:
-    """State, start time (clock ticks) and wait status of a process; ("", 0, None) where there is none."""
+def stat_fields(pid: int) -> tuple[str, int, int, int | None]:
+    """State, start time (clock ticks), kernel flags and wait status of a process; ("", 0, 0, None): there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
         fields = text[text.rindex(")") + 2 :].split()
-        return fields[0], int(fields[19]), int(fields[_STAT_EXIT_CODE])
+        return fields[0], int(fields[19]), int(fields[6]), int(fields[_STAT_EXIT_CODE])
     except (OSError, ValueError, IndexError):
-        return "", 0, None
+        return "", 0, 0, None

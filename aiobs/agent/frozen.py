@@ -66,12 +66,26 @@ def freeze_step(step: Step) -> dict[str, Any]:
 
 
 def thaw_step(state: dict[str, Any]) -> Step:
-    found = {name: state[name] for name in _PLAIN} | {name: bytes.fromhex(state[name]) for name in _IDS}
+    found: dict[str, Any] = {name: state[name] for name in _PLAIN}
+    found.update({name: bytes.fromhex(state[name]) for name in _IDS})
     found["phases"] = [Phase(*phase) for phase in state["phases"]]
     found["rows"] = [thaw_row(row) for row in state["rows"]]
     found["events"] = [(bytes.fromhex(span), thaw_event(event)) for span, event in state["events"]]
     return Step(**found)
 
 
-_PLAIN = ("number", "thread", "start", "end", "begun", "skipped", "failed", "truncated", "message", "attributes", "reason", "dropped")
+_PLAIN = (
+    "number",
+    "thread",
+    "start",
+    "end",
+    "begun",
+    "skipped",
+    "failed",
+    "truncated",
+    "message",
+    "attributes",
+    "reason",
+    "dropped",
+)
 _IDS = ("trace", "span", "root", "said_trace", "said_span")

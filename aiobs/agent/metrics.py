@@ -141,7 +141,9 @@ class ProcessMetrics:
             attributes = {key: value} if key else {}
             _metric(found, name).points.append(Point(attributes, self.start_ns, now_ns, number))  # type: ignore[arg-type]
         for name, (time_ns, level) in self._gauges.items():
-            found[name] = Metric(name, "1", "Logged by the program.", "gauge", [Point({}, self.start_ns, time_ns, level)])
+            found[name] = Metric(
+                name, "1", "Logged by the program.", "gauge", [Point({}, self.start_ns, time_ns, level)]
+            )
         return list(found.values())
 
     def snapshot(self) -> dict[str, Any]:
@@ -149,7 +151,9 @@ class ProcessMetrics:
         return {
             "start": self.start_ns,
             "changed": self.changed,
-            "histograms": [[*key, h.counts, h.sum, h.min, h.max] for key, h in self._histograms.items() if any(h.counts)],
+            "histograms": [
+                [*key, h.counts, h.sum, h.min, h.max] for key, h in self._histograms.items() if any(h.counts)
+            ],
             "sums": [[*key, number] for key, number in self._sums.items()],
             "gauges": [[name, *level] for name, level in self._gauges.items()],
         }

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
-from hashlib import blake2b
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from aiobs import guard
 from aiobs.agent.assemble import Assembler
 from aiobs.agent.outlets import LocalOutlet, Outlet, RemoteOutlet, open_outlet
+from aiobs.agent.routes import metrics_interval_s, route_key, route_state
 from aiobs.agent.selfstats import SelfStats, outlet_status
 from aiobs.agent.spool import Allowance
 from aiobs.errors import ExportError, NotEnabledError, SettingError
 from aiobs.guard import say_once, swallow
 from aiobs.telemetry import Batch, Route
 
-METRICS_EVERY_S = 10.0
 FALLBACK = "jsonl"
-
-
-def route_key(route: Route) -> str:
-    """Names the pipeline of a route: the same run to the same places, whoever of it writes."""
-    parts = [route.run_id, list(route.exporters), route.run_dir, sorted(route.environment.items())]
-    return blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
-
-
-def metrics_interval_s(route: Route) -> float:
-    """Seconds between two exports of metrics: ``OTEL_METRIC_EXPORT_INTERVAL`` (ms), else 10."""
-    text = route.environment.get("OTEL_METRIC_EXPORT_INTERVAL", "")
-    if not text:
-        return METRICS_EVERY_S
-    if not text.isdigit() or not int(text):
-        say_once(f"metrics:{text}", "aiobs: OTEL_METRIC_EXPORT_INTERVAL=%r: use milliseconds; %g s it is", text, METRICS_EVERY_S)  # fmt: skip
-        return METRICS_EVERY_S
-    return int(text) / 1000
+"""Where a run's telemetry goes when an exporter it wants cannot be made."""
 
 
 class Pipeline:
@@ -44,8 +26,10 @@ class Pipeline:
     Attributes:
         outlets: its exporters, by name.
         problems: why exporters could not be made, by name.
-        processed: spans that went through. `lost`: records overwritten before they were read.
+        processed: spans that went through.
+        counted: what its flight records counted, by the names of :meth:`FlightReader.counters`.
         records: number of flight records in work.
+        journaled: whether the journal knows where the exporters began.
     """
 
     def __init__(
@@ -62,7 +46,9 @@ class Pipeline:
         self.route, self.key = route, route_key(route)
         self.outlets: dict[str, Outlet] = {}
         self.problems: dict[str, str] = {}
-        self.processed = self.lost = self.records = 0
+        self._closed: dict[str, dict[str, Any]] = {}
+        self.processed = self.records = 0
+        self.counted: Counter[str] = Counter()
         self._allowance = allowance
         self._interval_s = metrics_interval_s(route)
         self._metrics_at = time.monotonic() + self._interval_s
@@ -76,6 +62,7 @@ class Pipeline:
 
     def open(self) -> None:
         """Open the exporters that are not open; those that cannot be are said once and named in `problems`."""
+        self.journaled = False
         wanted = list(self.route.exporters)
         for name in wanted:
             if name in self.outlets:
@@ -104,7 +91,7 @@ class Pipeline:
         if with_metrics:
             self._metrics_at = time.monotonic() + self._interval_s
             batch.metrics.append((self._stats.resource, self._stats.metrics(
-                time.time_ns(), self.outlets, processed=self.processed, lost=self.lost, faults=guard.faults,
+                time.time_ns(), self.outlets, processed=self.processed, counted=self._counts(),
                 capacity=self._allowance.limit,
             )))  # fmt: skip
         if not batch:
@@ -112,6 +99,9 @@ class Pipeline:
         self.processed += batch.span_count()
         self._put(batch)
         return True
+
+    def _counts(self) -> Counter[str]:
+        return self.counted + Counter(self.assembler.counts())
 
     def _put(self, batch: Batch) -> None:
         for name, outlet in self.outlets.items():
@@ -130,7 +120,7 @@ class Pipeline:
     def state(self) -> dict[str, Any]:
         """What the journal keeps of it."""
         return {
-            "route": {**self.route.__dict__, "environment": dict(self.route.environment)},
+            "route": route_state(self.route),
             "outlets": {name: outlet.state() for name, outlet in self.outlets.items()},
             "pending": self.assembler.snapshot(),
         }
@@ -142,6 +132,7 @@ class Pipeline:
 
     def committed(self) -> None:
         """The turn is in the journal."""
+        self.journaled = True
         for outlet in self.outlets.values():
             outlet.committed()
 
@@ -156,10 +147,11 @@ class Pipeline:
                 outlet.delivery.hurry()
 
     def close_local(self) -> None:
-        """Finish the files of local exporters; the remote ones go on sending."""
+        """Finish the files of local exporters that have written all; remote ones go on sending."""
         for name, outlet in list(self.outlets.items()):
-            if isinstance(outlet, LocalOutlet):
-                outlet.close(0)
+            if isinstance(outlet, LocalOutlet) and not outlet.waiting()[0]:
+                outlet.close()
+                self._closed[name] = outlet_status(outlet)
                 del self.outlets[name]
 
     def close(self, timeout_s: float) -> None:
@@ -176,7 +168,11 @@ class Pipeline:
             "run_dir": self.route.run_dir,
             "records": self.records,
             "spans": self.processed,
-            "lost": self.lost,
+            "lost": self.counted["lost"],
+            "counted": dict(self._counts()),
             "problems": self.problems,
-            "exporters": {name: outlet_status(outlet) for name, outlet in self.outlets.items()},
+            "exporters": {
+                **self._closed,
+                **{name: outlet_status(outlet) for name, outlet in self.outlets.items()},
+            },
         }

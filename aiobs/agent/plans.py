@@ -22,21 +22,21 @@ ValueError for strings that are none."""
 def row_function(schema: Schema, wall_offset: int, main_thread: int) -> ReadRow:
     """For values of types "qs" this makes::
 
-        def read(little, big, at):
-            parent, thread, used, parts, start, end, v0, v1 = unpack(little, at)
-            if parts or not 10 <= used <= 112 or not start <= end < limit:
-                return None
-            span = big[at + 24 : at + 32]
-            if span == nobody:
-                return None
-            q = at + 90
-            p = q; q += v1; v1 = little[p:q].decode()
-            if q > at + 80 + used:
-                return None
-            if thread != main:
-                return threaded, big[at + 8 : at + 24], ..., (v0, v1, thread), None
-            return shape, big[at + 8 : at + 24], span, big[at + 32 : at + 40] if parent else b"", start + offset,
-                   end + offset, (v0, v1), None
+    def read(little, big, at):
+        parent, thread, used, parts, start, end, v0, v1 = unpack(little, at)
+        if parts or not 10 <= used <= 112 or not start <= end < limit:
+            return None
+        span = big[at + 24 : at + 32]
+        if span == nobody:
+            return None
+        q = at + 90
+        p = q; q += v1; v1 = little[p:q].decode()
+        if q > at + 80 + used:
+            return None
+        if thread != main:
+            return threaded, big[at + 8 : at + 24], ..., (v0, v1, thread), None
+        return shape, big[at + 8 : at + 24], span, big[at + 32 : at + 40] if parent else b"", start + offset,
+               end + offset, (v0, v1), None
     """
     names = [f"v{i}" for i in range(len(schema.shape.types))]
     lines = [

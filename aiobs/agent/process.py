@@ -6,18 +6,20 @@ from typing import Any
 
 from aiobs import names
 from aiobs.agent.announce import Announcer
-from aiobs.agent.decode import Decoder, Found
+from aiobs.agent.decode import ENTRANCES, Decoder, Found
 from aiobs.agent.exits import Exit
 from aiobs.agent.frozen import freeze_row, thaw_row
+from aiobs.agent.keep import LAST
 from aiobs.agent.metrics import ProcessMetrics
+from aiobs.agent.openings import OpenStep, exit_attributes, open_step, split_at_death
 from aiobs.agent.rank_steps import Host, RankSteps
-from aiobs.agent.reader import FlightReader, OpenStep
-from aiobs.agent.steps import Step, parse_step, read_phases
+from aiobs.agent.reader import FlightReader
+from aiobs.agent.steps import parse_step
 from aiobs.agent.unfinished import Unfinished, with_error_type
 from aiobs.agent.untrusted import DamagedError
 from aiobs.clock import monotonic_ns
 from aiobs.recorder import layout
-from aiobs.telemetry import STATUS_ERROR, Exemplar, Extra, LogRow, Resource, Row, SpanEvent
+from aiobs.telemetry import STATUS_ERROR, Exemplar, Extra, Link, LogRow, Resource, Row, SpanEvent
 
 _CHECKPOINTS = {
     names.SPAN_CHECKPOINT_SAVE: "save",
@@ -59,7 +61,7 @@ class Process:
         """Take in new records, about `limit` at most; returns how many. Raises RecordError."""
         reader, rows, taken = self._reader, self.rows, 0
         while taken < limit:
-            cells = reader.read(final=final)
+            cells = reader.read(limit - taken, final=final)
             if cells is None:
                 break
             self.route = self.steps.route = reader.route
@@ -82,9 +84,7 @@ class Process:
         self.logs.append(LogRow(event.time_ns, body, event.name, 13, event.attributes))
 
     def _within(self, row: Row) -> None:
-        now = self.steps.span(row, row[4] - self.offset)
-        if now is not None:
-            self.rows.append(now)
+        self.steps.span(row, row[4] - self.offset)
 
     def _take(self, found: Found) -> None:
         self._last_ns = max(self._last_ns, max(found.start, found.end) + self.offset)
@@ -101,6 +101,9 @@ class Process:
         shape, values, extra = found.shape, found.values, found.extra or Extra()
         if found.thread != self._reader.pid:
             extra.attributes.setdefault(names.THREAD_ID, found.thread)
+        if not found.parent and shape.kind in ENTRANCES and self.route.run_trace and self.route.run_span:
+            # A request is a trace of its own; this is the way from it to the run that served it.
+            extra.links.append(Link(bytes.fromhex(self.route.run_trace), bytes.fromhex(self.route.run_span)))
         for event in extra.events:
             self._log_event(event, found.trace, found.span)
         row = (shape, found.trace, found.span, found.parent, found.start + self.offset, end_ns, values, extra)
@@ -111,7 +114,8 @@ class Process:
         assert row is not None
         name = found.shape.name
         if found.flags & layout.FLAG_IN_STEP:
-            row = self.steps.span(row, found.start)
+            self.steps.span(row, found.start)
+            row = None
         elif name == names.SPAN_PROCESS and found.shape.scope == "aiobs":
             if self._own_span is not None:
                 self.rows.append(self._own_span)
@@ -155,7 +159,9 @@ class Process:
 
     def _step(self, found: Found) -> None:
         try:
-            step = parse_step(found.aux, found.thread, found.start, found.end, found.flags, found.payload, self._reader.table.phases)
+            step = parse_step(
+                found.aux, found.thread, found.start, found.end, found.flags, found.payload, self._reader.table.phases
+            )
         except DamagedError:
             self._decoder.damaged += 1
             return
@@ -179,9 +185,8 @@ class Process:
 
     def _announce_step(self, area: OpenStep, now: int) -> None:
         """Announce a step that hangs; it will be kept then, so that the announcement has its parent."""
-        phases = read_phases(area.entries, area.start, max(now, area.start), self._reader.table.phases)
-        step = Step(area.number, area.thread, area.start, area.start, phases)
-        since = max([phase.start if phase.open else phase.end for phase in phases], default=area.start)
+        step = open_step(area, now, self._reader.table.phases)
+        since = max([phase.start if phase.open else phase.end for phase in step.phases], default=area.start)
         if self._announcer.hangs(now - since, self.steps.median_ns()):
             self.steps.foretell(step)
             self.rows += self._announcer.step(step, self.offset)
@@ -195,47 +200,40 @@ class Process:
         died = ending.time_ns + self.offset if ending.time_ns else self._last_ns
         died = max(died, self._last_ns)
         for area in reader.open_steps():
-            self._end_step(area, died - self.offset, ending)
-        finished = reader.finished_spans()
-        leftover: list[Row] = []
+            finished, rest = split_at_death(area, died - self.offset, ending, reader.table.phases)
+            if finished is not None:
+                self.steps.step(finished, monotonic_ns())
+            if rest is not None:
+                self.steps.step(rest, monotonic_ns(), finished=False)
+        recorded = reader.finished_spans()
+        homeless: list[Row] = []
         for mark in reader.open_slots():
             found = self._decoder.whole(mark.raw, mark=True)
             if found is None:
                 reader.damaged += 1
-            elif int.from_bytes(found.span, "big") not in finished:
-                leftover += self._end_span(found, died, ending)
-        leftover += self.steps.end("last")
-        self.rows += leftover
+            elif int.from_bytes(found.span, "big") not in recorded:
+                homeless += self._end_span(found, died, ending)
+        homeless += self.steps.end(LAST)
+        self._take_home(homeless)
         if self._own_span is not None:
             self.rows.append(self._with_exit(self._own_span, died, ending))
             self._own_span = None
         self.ended = True
 
-    def _end_step(self, area: OpenStep, died: int, ending: Exit) -> None:
-        """A step in progress: what lies before the provisional end is a finished step, the rest a truncated one."""
-        now, phases = monotonic_ns(), self._reader.table.phases
-        split = area.provisional_end
-        entries, number, start = area.entries, area.number, area.start
-        if split:
-            done = [entry for entry in entries if entry[3] < split]
-            step = Step(number, area.thread, start, max(split, start), read_phases(done, start, split, phases), len(done))
-            self.steps.step(step, now)
-            entries = entries[len(done) :]
-            number, start = number + 1, split
-            if not entries or (ending.clean and all(entry[4] for entry in entries)):
-                return
-        died = max(died, start)
-        first = len(area.entries) - len(entries)
-        begun = max(0, area.begun - first)
-        step = Step(number, area.thread, start, died, read_phases(entries, start, died, phases, first), begun)
-        step.truncated = True
-        step.attributes.update(exit_attributes(ending))
-        step.reason = "last" if ending.clean else "failed"
-        step.failed = not ending.clean
-        step.message = "" if ending.clean else str(ending)
-        self.steps.step(step, now, finished=False)
+    def _take_home(self, rows: list[Row]) -> None:
+        """Export spans that began within a step there is no trace of (it turned out to be none, or is long
+        forgotten): under the process instead."""
+        inside = {row[2] for row in rows}
+        if self._own_span is not None:
+            trace, home = self._own_span[1:3]
+        else:
+            trace, home = bytes.fromhex(self.route.run_trace), bytes.fromhex(self.route.run_span)
+        for shape, own_trace, span, parent, start, end, values, extra in rows:
+            above = parent if parent in inside else home
+            self.rows.append((shape, trace or own_trace, span, above, start, end, values, extra))
 
     def _end_span(self, found: Found, died: int, ending: Exit) -> list[Row]:
+        """Finish an open span at the time of death; returns it where it belongs to a step that is forgotten."""
         row = self._row(found, max(died, found.start + self.offset))
         extra = row[7]
         assert extra is not None
@@ -246,9 +244,9 @@ class Process:
             self._own_span = row
             return []
         if found.flags & layout.FLAG_IN_STEP:
-            now = self.steps.span(row, found.start)
-            return [now] if now is not None else []
-        return [row]
+            return self.steps.truncated(row, found.start)
+        self.rows.append(row)
+        return []
 
     def _with_exit(self, row: Row, died: int, ending: Exit) -> Row:
         """The process span, telling how the process ended."""
@@ -281,6 +279,7 @@ class Process:
             "last": self._last_ns,
             "damaged": self._decoder.damaged,
             "lost": self._lost_said,
+            "parts": self._reader.parts(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -292,13 +291,4 @@ class Process:
         self._own_span = state["own_span"] and thaw_row(state["own_span"])
         self._last_ns, self._decoder.damaged = state["last"], state["damaged"]
         self._lost_said = state["lost"]
-
-
-def exit_attributes(ending: Exit) -> dict[str, Any]:
-    """How a process ended, as attributes."""
-    found: dict[str, Any] = {names.EXIT_CAUSE: ending.cause}
-    if ending.code is not None:
-        found[names.PROCESS_EXIT_CODE] = ending.code
-    if ending.signal:
-        found[names.EXIT_SIGNAL] = ending.signal
-    return found
+        self._reader.restore_parts(state["parts"])

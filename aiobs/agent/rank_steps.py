@@ -31,12 +31,16 @@ class Host(Protocol):
     def series(self, route: Route, key: str, thread: int, number: int, *, ahead: bool = False) -> str:
         """What to add to the run id so that the ids of this count of steps are nobody else's; `ahead`: without
         noting that the step has been counted."""
+        ...
 
     def keep_everywhere(self, trace: bytes, reason: str) -> None:
         """Keep that step on every rank of this host."""
 
     def emit(self, steps: RankSteps, step: Step) -> None:
         """Export a step that is kept."""
+
+    def emit_row(self, steps: RankSteps, row: Row) -> None:
+        """Export a span that ended after its step was exported."""
 
 
 class RankSteps:
@@ -62,31 +66,53 @@ class RankSteps:
         self._rows: dict[bytes, list[Row]] = {}
         self._events: dict[bytes, list[tuple[bytes, SpanEvent]]] = {}
         self._scalars: dict[int, dict[str, Any]] = {}
+        self._dropped: dict[bytes, int] = {}
         self._count = 0
         self.left_out = 0
         self.overflow = 0
         self.counted = False
 
     # -- what comes in -------------------------------------------------------------------------------------
-    def span(self, row: Row, start: int) -> Row | None:
-        """A finished span within a step (`start` monotonic ns); the row to export if that is to happen now."""
+    def span(self, row: Row, start: int) -> None:
+        """A finished span within a step (`start` monotonic ns)."""
         step = self._step_of(row[1], start)
         if step is not None and step.fate == "kept":
-            return late_row(step, row)
+            self._host.emit_row(self, late_row(step, row))
+            return
         if step is not None and step.fate == "gone":
             self.left_out += 1
-            return None
+            return
         rows = self._rows.setdefault(row[1], []) if step is None else step.rows
         if len(rows) >= span_budget(self.route):
             self.left_out += 1
-            if step is not None:
+            if step is None:
+                self._dropped[row[1]] = self._dropped.get(row[1], 0) + 1
+            else:
                 step.dropped += 1
         elif self._count >= ROWS_LIMIT and not self._make_room():
             self.overflow += 1
         else:
             self._count += 1
             rows.append(row)
-        return None
+
+    def truncated(self, row: Row, start: int) -> list[Row]:
+        """A span that was open within a step when the process died: it is exported in any case, with its step.
+
+        Returns:
+            the span, where its step is forgotten.
+        """
+        step = self._step_of(row[1], start)
+        if step is None:
+            self._rows.setdefault(row[1], []).append(row)
+        elif step.fate == "gone":
+            return [row]
+        elif step.fate == "kept":
+            self._host.emit_row(self, late_row(step, row))
+        else:
+            step.rows.append(row)
+            self._count += 1
+            self.recall(step.trace, FAILED)
+        return []
 
     def event(self, trace: bytes, span: bytes, event: SpanEvent, start: int) -> None:
         """An event of a span, phase or step within a step."""
@@ -120,6 +146,7 @@ class RankSteps:
             self.settle(before)
         step.identify(self.route, self._host.series(self.route, self.key, step.thread, step.number))
         step.rows += self._rows.pop(step.said_trace, [])
+        step.dropped += self._dropped.pop(step.said_trace, 0)
         events = self._events.pop(step.said_trace, [])
         self._count -= len(events)
         step.events += events
@@ -239,8 +266,13 @@ class RankSteps:
             "slow": self._slow.snapshot(),
             "newest": [freeze_step(step) for step in self._newest.values() if step.fate == "held"],
             "rows": [freeze_row(row) for rows in self._rows.values() for row in rows],
-            "events": [[trace.hex(), span.hex(), freeze_event(event)] for trace, found in self._events.items() for span, event in found],
+            "events": [
+                [trace.hex(), span.hex(), freeze_event(event)]
+                for trace, found in self._events.items()
+                for span, event in found
+            ],
             "scalars": [[number, values] for number, values in self._scalars.items()],
+            "dropped": [[trace.hex(), count] for trace, count in self._dropped.items()],
             "counted": self.counted,
             "left_out": self.left_out,
             "overflow": self.overflow,
@@ -260,7 +292,6 @@ class RankSteps:
             self._count += 1
         for trace, span, event in state["events"]:
             self._events.setdefault(bytes.fromhex(trace), []).append((bytes.fromhex(span), thaw_event(event)))
+        self._dropped = {bytes.fromhex(trace): count for trace, count in state["dropped"]}
         self._scalars = {int(number): values for number, values in state["scalars"]}
         self.left_out, self.overflow, self.counted = state["left_out"], state["overflow"], state["counted"]
-
-

@@ -15,13 +15,14 @@ import os
 import stat
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiobs import names
+from aiobs.agent.openings import Mark, OpenStep, read_area
 from aiobs.agent.plans import TIME_LIMIT
-from aiobs.agent.ring import Cells, Ring
+from aiobs.agent.ring import CHUNK, Cells, Ring
 from aiobs.agent.table import Table
+from aiobs.agent.untrusted import DamagedError
 from aiobs.clock import monotonic_ns
 from aiobs.errors import RecordError
 from aiobs.recorder import layout
@@ -36,32 +37,6 @@ _I64 = struct.Struct("<q")
 _FLOCK = struct.Struct("hhqqi4x")
 """struct flock of a 64-bit Linux: type, whence, start, length, pid."""
 _kept_open: list[int] = []
-
-
-@dataclass(slots=True)
-class Mark:
-    """An open span: its slot's head and payload, undecoded."""
-
-    slot: int
-    raw: bytes
-
-
-@dataclass(slots=True)
-class OpenStep:
-    """A training step in progress. Times in monotonic ns.
-
-    Attributes:
-        provisional_end: end of its last optimizer step, 0 where there was none.
-        entries: phase id, index of the enclosing entry, thread, start, end (0: still open).
-        begun: entries begun in all.
-    """
-
-    number: int
-    thread: int
-    start: int
-    provisional_end: int
-    entries: list[tuple[int, int, int, int, int]] = field(default_factory=list)
-    begun: int = 0
 
 
 class FlightReader:
@@ -135,7 +110,9 @@ class FlightReader:
         )
         for name, start, count, size, limit in parts:
             if start < layout.HEADER_BYTES or start % 8 or count > limit or start + count * size > self._size:
-                raise self._refuse(f"damaged: {name} ({count} from byte {start}) outside the {self._size} bytes there are")
+                raise self._refuse(
+                    f"damaged: {name} ({count} from byte {start}) outside the {self._size} bytes there are"
+                )
         if cells < 4 * layout.LAP_MARGIN:
             raise self._refuse(f"damaged: a ring of {cells} cells")
         self._slots, self._slot_count = slots, slot_count
@@ -238,18 +215,26 @@ class FlightReader:
         """Records begun and never completed."""
         return self._ring.torn
 
-    def read(self, *, final: bool = False, now: Callable[[], int] = monotonic_ns) -> Cells | None:
-        """The next records, some hundreds, or None; `final` when the writer is gone.
+    def read(self, limit: int = CHUNK, *, final: bool = False, now: Callable[[], int] = monotonic_ns) -> Cells | None:
+        """The next records, at most `limit`, or None; `final` when the writer is gone.
 
         The table is read afterwards: the writer names a shape before it uses it.
 
         Raises:
             RecordError: the file was cut short or cannot be read.
         """
-        cells = self._ring.take(final=final, now=now)
+        cells = self._ring.take(limit, final=final, now=now)
         if cells is not None:
             self.refresh()
         return cells
+
+    def parts(self) -> list[list[object]]:
+        """JSON-able: pieces of long records that were read and have not come to their end."""
+        return self._ring.parts()
+
+    def restore_parts(self, state: list[list[object]]) -> None:
+        """Take over what `parts` gave an earlier reader at this position."""
+        self._ring.restore_parts(state)
 
     def open_slots(self) -> list[Mark]:
         """Marks of the spans that are open now. Raises RecordError."""
@@ -260,20 +245,15 @@ class FlightReader:
 
     def open_steps(self) -> list[OpenStep]:
         """Training steps in progress. Raises RecordError."""
-        found = []
+        found: list[OpenStep] = []
         for i in range(self._area_count):
-            raw = self._read(self._areas + i * layout.AREA_BYTES, layout.AREA_BYTES)
-            kind, _, _, _, _, _, _, _, thread, _, _, start, number, end, seq = layout.HEAD.unpack_from(raw)
-            if seq != 1 or kind != layout.STEP:
-                continue
-            if start >= TIME_LIMIT or end >= TIME_LIMIT or number >= TIME_LIMIT:
+            try:
+                step = read_area(self._read(self._areas + i * layout.AREA_BYTES, layout.AREA_BYTES))
+            except DamagedError:
                 self.damaged += 1
                 continue
-            count, _, begun = layout.STEP_COUNT.unpack_from(raw, layout.HEAD_BYTES)
-            at = layout.HEAD_BYTES + layout.STEP_COUNT.size
-            count = min(count, layout.AREA_ENTRIES)
-            entries = list(layout.STEP_ENTRY.iter_unpack(raw[at : at + count * layout.STEP_ENTRY.size]))
-            found.append(OpenStep(number, thread, start, end, entries, begun))
+            if step is not None:
+                found.append(step)
         return found
 
     def finished_spans(self) -> set[int]:

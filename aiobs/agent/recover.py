@@ -57,15 +57,20 @@ def recover(runtime_dir: Path, settings: Settings, timeout_s: float = 60.0) -> R
         while time.monotonic() < deadline and _in_work(read_status(runtime_dir)):
             time.sleep(POLL_S)
     status = read_status(runtime_dir)
-    problems = [text for route in status.get("routes", []) for text in route.get("problems", {}).values()]
+    routes = [*status.get("routes", []), *status.get("ended", [])]
+    problems = [text for route in routes for text in route.get("problems", {}).values()]
     problems += [
         f"{name}: {outlet['last_error']}"
-        for route in status.get("routes", [])
+        for route in routes
         for name, outlet in route.get("exporters", {}).items()
         if outlet.get("last_error")
     ]
     return Report(
-        len(before), len(folder.look()), _waiting(status), tuple(status.get("damaged", ())), tuple(dict.fromkeys(problems))
+        len(before),
+        len(folder.look()),
+        _waiting(status),
+        tuple(status.get("damaged", ())),
+        tuple(dict.fromkeys(problems)),
     )
 
 
@@ -122,9 +127,7 @@ def _sending(status: dict[str, Any], run_id: str) -> bool:
 
 def _waiting(status: dict[str, Any]) -> int:
     return sum(
-        outlet.get("waiting", 0)
-        for route in status.get("routes", [])
-        for outlet in route.get("exporters", {}).values()
+        outlet.get("waiting", 0) for route in status.get("routes", []) for outlet in route.get("exporters", {}).values()
     )
 
 

@@ -7,20 +7,25 @@ cell that is completed while it is being copied would show its new ``seq`` above
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aiobs.clock import monotonic_ns
 from aiobs.recorder import layout
 
 CHUNK = 1024
-"""Cells taken at once."""
+"""Cells taken at once, at most."""
+ROUNDS = 64
+"""Attempts to find something to read that can be trusted, before the caller's turn is over."""
 HOLE_NS = 2_000_000_000
 """A reserved cell that stays empty so long behind complete ones will never be written: its writer died."""
+PARTS_LIMIT = 4096
+"""Parts kept whose record has not come; more can only be left by writers that died in the middle of theirs."""
+LOOK_AHEAD = 64
+"""Cells looked at, where the next one is not there, for some later one that is."""
 _WORDS = layout.CELL_BYTES // 8
 _SEQ = layout.HEAD_SEQ // 8
 _SPAN = 24 // 8
-_START = 48 // 8
 _PARTS = 46
 
 
@@ -42,13 +47,27 @@ class Cells:
     payloads: dict[int, bytes | None] = field(default_factory=dict)
 
 
+class _Patience:
+    """How long something has been in the way of reading."""
+
+    def __init__(self) -> None:
+        self._seq = -1
+        self._since = 0
+
+    def spent(self, seq: int, now: int) -> bool:
+        """Whether `seq` has been in the way for HOLE_NS, as of `now` (monotonic ns)."""
+        if self._seq != seq:
+            self._seq, self._since = seq, now
+        return now - self._since >= HOLE_NS
+
+
 class Ring:
     """The ring of one flight record, read from `position` on.
 
     Attributes:
         position: sequence number of the next record to read.
         lost: records overwritten before they were read.
-        torn: records that were begun and never completed.
+        torn: cells of records that were begun and never completed.
     """
 
     def __init__(self, read: Callable[[int, int], bytes], offset: int, cells: int, position: int) -> None:
@@ -58,29 +77,33 @@ class Ring:
         self.position = position
         self.lost = 0
         self.torn = 0
-        self._hole = -1
-        self._hole_since = 0
+        self._hole = _Patience()
+        self._parts: dict[tuple[int, int], dict[int, bytes]] = {}
+        self._parts_count = 0
 
-    def take(self, *, final: bool = False, now: Callable[[], int] = monotonic_ns) -> Cells | None:
-        """The next records, at most CHUNK; None where there are none to be had now.
+    def take(self, limit: int = CHUNK, *, final: bool = False, now: Callable[[], int] = monotonic_ns) -> Cells | None:
+        """The next records, at most `limit`; None where there are none now.
 
         With `final` the writer is gone: what is incomplete now stays so.
         """
-        for _ in range(4):  # each round either returns or moves on to a later position
+        window = min(limit, CHUNK, self._cells - 2 * layout.LAP_MARGIN)
+        for _ in range(ROUNDS):  # each round returns or moves on to a later position
             position = self.position
-            count = self._ready(min(CHUNK, self._cells - 2 * layout.LAP_MARGIN))
-            if count == 0 and not self._skip(final, now):
+            there = self._there(window, final, now)
+            if not there:
+                if self._jump_if_passed() or (final and self._skip()):
+                    continue
                 return None
-            if count == 0:
-                continue
-            raw = self._copy(position, count)
+            raw = self._copy(position, there[-1] + 1)
             if self._overrun(position):
                 continue
-            cells = self._whole(raw, final, now)
-            if cells is not None:
-                return cells
-            if self.position == position:
-                return None
+            if len(there) <= there[-1]:
+                raw = b"".join(raw[i * layout.CELL_BYTES : (i + 1) * layout.CELL_BYTES] for i in there)
+            self.position += there[-1] + 1
+            self.torn += there[-1] + 1 - len(there)
+            words = array("Q", raw)
+            words.byteswap()
+            return Cells(raw, words.tobytes(), len(there), self._join(raw))
         return None
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -95,16 +118,22 @@ class Ring:
     def _seqs(self, seq: int, count: int) -> list[int]:
         return memoryview(self._copy(seq, count)).cast("Q")[_SEQ::_WORDS].tolist()
 
-    def _ready(self, count: int) -> int:
-        """How many of the next `count` cells are complete."""
-        position = self.position
-        if self._seqs(position, 1)[0] != position + 1:
-            return 0
+    def _there(self, count: int, final: bool, now: Callable[[], int]) -> Sequence[int]:
+        """Which of the next `count` cells are complete and may be read: up to the first hole, and beyond it where
+        it will never be filled."""
+        position, first = self.position, self.position + 1
+        if not final and self._seqs(position, 1)[0] != first:  # nearly always: there is nothing new
+            near = self._seqs(position, LOOK_AHEAD)
+            if not any(seq == first + i for i, seq in enumerate(near)):
+                return ()
         found = self._seqs(position, count)
-        expected = range(position + 1, position + 1 + count)
-        if found == list(expected):
-            return count
-        return next(i for i, (seen, right) in enumerate(zip(found, expected)) if seen != right)  # noqa: B905
+        if found == list(range(first, first + count)):
+            return range(count)
+        hole = next(i for i, seq in enumerate(found) if seq != first + i)
+        beyond = [i for i in range(hole, count) if found[i] == first + i]
+        if beyond and (final or self._hole.spent(position + hole, now())):
+            return [*range(hole), *beyond]
+        return range(hole)
 
     # -- laps ----------------------------------------------------------------------------------------------
     def _overrun(self, position: int) -> bool:
@@ -145,69 +174,62 @@ class Ring:
         return found
 
     # -- holes ---------------------------------------------------------------------------------------------
-    def _skip(self, final: bool, now: Callable[[], int]) -> bool:
-        """At a cell that is not complete: move past it where it never will be."""
-        position = self.position
-        seen = self._seqs(position, 1)[0]
-        if seen > position + 1 and self._jump():
-            return True
-        span = self._cells if final else min(self._cells, CHUNK)
-        ahead = self._seqs(position + 1, span - 1)
-        later = next((i for i, seq in enumerate(ahead) if seq == position + 2 + i), None)
+    def _jump_if_passed(self) -> bool:
+        return self._seqs(self.position, 1)[0] > self.position + 1 and self._jump()
+
+    def _skip(self) -> bool:
+        """Move on to the next complete record anywhere in the ring, none being near."""
+        ahead = self._seqs(self.position + 1, self._cells - 1)
+        later = next((i + 1 for i, seq in enumerate(ahead) if seq == self.position + 2 + i), None)
         if later is None:
-            self._hole = -1
             return False
-        if not final and not self._waited(now):
-            return False
-        self.torn += later + 1
-        self.position = position + 1 + later
+        self.torn += later
+        self.position += later
         return True
 
-    def _waited(self, now: Callable[[], int]) -> bool:
-        if self._hole != self.position:
-            self._hole, self._hole_since = self.position, now()
-        return now() - self._hole_since >= HOLE_NS
-
     # -- long records --------------------------------------------------------------------------------------
-    def _whole(self, raw: bytes, final: bool, now: Callable[[], int]) -> Cells | None:
-        """The cells without those whose owning cell, or whose parts, are still to come."""
-        count = len(raw) // layout.CELL_BYTES
+    def _join(self, raw: bytes) -> dict[int, bytes | None]:
+        """The payloads of the records that were continued in parts, by offset; None for those that lack a part.
+
+        Parts are kept until their record comes: another thread may write thousands in between.
+        """
         payloads: dict[int, bytes | None] = {}
-        if layout.PART in raw[:: layout.CELL_BYTES] or any(raw[_PARTS :: layout.CELL_BYTES]) or any(raw[_PARTS + 1 :: layout.CELL_BYTES]):
-            before, payloads, broken = _join(raw, count)
-            if before == 0 and (count >= CHUNK or final or self._waited(now)):
+        size = layout.CELL_BYTES
+        if layout.PART not in raw[::size] and not any(raw[_PARTS::size]) and not any(raw[_PARTS + 1 :: size]):
+            return payloads
+        for at in range(0, len(raw), size):
+            kind, _, _, _, _, _, span, _, _, used, parts, start, index, _, _ = layout.HEAD.unpack_from(raw, at)
+            if kind != layout.PART and not parts:
+                continue
+            payload = raw[at + layout.HEAD_BYTES : at + layout.HEAD_BYTES + min(used, layout.CELL_PAYLOAD)]
+            if kind == layout.PART:
+                self._keep_part((span, start), index, payload)
+                continue
+            found = self._parts.pop((span, start), {})
+            self._parts_count -= len(found)
+            if len(found) == parts:
+                payloads[at] = payload + b"".join(found[index] for index in sorted(found))
+            else:
+                payloads[at] = None
                 self.torn += 1
-                self.position += 1
-                return None
-            self.torn += sum(1 for at in broken if at < before * layout.CELL_BYTES)
-            raw, count = raw[: before * layout.CELL_BYTES], before
-            if not count:
-                return None
-        words = array("Q", raw)
-        words.byteswap()
-        self.position += count
-        return Cells(raw, words.tobytes(), count, payloads)
+        return payloads
 
+    def _keep_part(self, owner: tuple[int, int], index: int, payload: bytes) -> None:
+        of_one = self._parts.setdefault(owner, {})
+        self._parts_count += index not in of_one
+        of_one[index] = payload
+        while self._parts_count > PARTS_LIMIT:
+            gone = len(self._parts.pop(next(iter(self._parts))))
+            self._parts_count -= gone
+            self.torn += gone
 
-def _join(raw: bytes, count: int) -> tuple[int, dict[int, bytes | None], list[int]]:
-    """How many of the cells are complete records, the payloads put together from parts, by offset, and the offsets
-    of those that lack a part."""
-    open_parts: dict[tuple[int, int], dict[int, tuple[int, bytes]]] = {}
-    payloads: dict[int, bytes | None] = {}
-    words = memoryview(raw).cast("Q")
-    for cell in range(count):
-        offset = cell * layout.CELL_BYTES
-        kind, _, _, _, _, _, _, _, _, used, parts, _, aux, _, _ = layout.HEAD.unpack_from(raw, offset)
-        if kind != layout.PART and not parts:
-            continue
-        owner = words[cell * _WORDS + _SPAN], words[cell * _WORDS + _START]
-        payload = raw[offset + layout.HEAD_BYTES : offset + layout.HEAD_BYTES + min(used, layout.CELL_PAYLOAD)]
-        if kind == layout.PART:
-            open_parts.setdefault(owner, {})[aux] = (cell, payload)
-            continue
-        found = open_parts.pop(owner, {})
-        whole = len(found) == parts
-        payloads[offset] = payload + b"".join(found[index][1] for index in sorted(found)) if whole else None
-    pending = [cell for parts_of_one in open_parts.values() for cell, _ in parts_of_one.values()]
-    broken = [offset for offset, whole in payloads.items() if whole is None]
-    return min(pending, default=count), payloads, broken
+    def parts(self) -> list[list[object]]:
+        """JSON-able: the parts of records that have not come yet."""
+        return [
+            [*owner, index, payload.hex()] for owner, of_one in self._parts.items() for index, payload in of_one.items()
+        ]
+
+    def restore_parts(self, state: list[list[object]]) -> None:
+        """Take over what `parts` gave another reader at the same position."""
+        for span, start, index, payload in state:
+            self._keep_part((int(span), int(start)), int(index), bytes.fromhex(str(payload)))  # type: ignore[call-overload]

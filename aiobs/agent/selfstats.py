@@ -8,16 +8,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aiobs import names
+from aiobs import guard, names
 from aiobs.agent.outlets import Outlet, RemoteOutlet
 from aiobs.telemetry import Metric, Point, Resource
 
-LOST = "queue_full"
-"""``error.type`` of records that the ring overwrote before they were read."""
+LOSSES = {"lost": "queue_full", "damaged": "damaged", "unrecorded": "unrecorded", "overflow": "overflow"}
+"""``error.type`` by counter: overwritten in the ring before they were read; unreadable; given up by the recorder;
+more waited for an undecided step than may. A torn record is no loss: its span is still open and comes truncated."""
+STATUS_AGE_S = 10.0
+"""The status file is written at least so often."""
 
 _METRICS = {
     names.SDK_PROCESSED: ("{span}", "sum", "Records the agent has dealt with; with error.type: lost."),
@@ -47,9 +51,14 @@ class SelfStats:
         self._start_ns = start_ns
 
     def metrics(
-        self, now_ns: int, outlets: Mapping[str, Outlet], *, processed: int, lost: int, faults: int, capacity: int
+        self, now_ns: int, outlets: Mapping[str, Outlet], *, processed: int, counted: Mapping[str, int], capacity: int
     ) -> list[Metric]:
-        """All figures at `now_ns` (Unix ns)."""
+        """All figures at `now_ns` (Unix ns).
+
+        Args:
+            outlets: by name of the exporter.
+            processed: spans. `counted`: what flight records and assembler counted. `capacity`: of the spool, bytes.
+        """
         points: dict[str, list[Point]] = {}
 
         def add(metric: str, value: float, **attributes: str) -> None:
@@ -57,9 +66,11 @@ class SelfStats:
             points.setdefault(metric, []).append(Point(named, self._start_ns, now_ns, value))
 
         add(names.SDK_PROCESSED, processed)
-        if lost:
-            add(names.SDK_PROCESSED, lost, error=LOST)
-        add(names.AGENT_FAULTS, faults)
+        for counter, error in LOSSES.items():
+            if counted.get(counter):
+                add(names.SDK_PROCESSED, counted[counter], error=error)
+        add(names.AGENT_FAULTS, guard.faults, role="agent")
+        add(names.AGENT_FAULTS, counted.get("faults", 0), role="recorder")
         for exporter, outlet in outlets.items():
             items, size = outlet.waiting()
             add(names.SDK_EXPORTED, outlet.exported["traces"], component=exporter)
@@ -77,7 +88,7 @@ class SelfStats:
         ]
 
 
-_ATTRIBUTES = {"component": names.COMPONENT_NAME, "error": names.ERROR_TYPE}
+_ATTRIBUTES = {"role": names.PROCESS_ROLE, "component": names.COMPONENT_NAME, "error": names.ERROR_TYPE}
 
 
 def outlet_status(outlet: Outlet) -> dict[str, Any]:
@@ -97,13 +108,27 @@ def status_path(runtime_dir: Path) -> Path:
     return runtime_dir / "agent" / "status.json"
 
 
-def write_status(runtime_dir: Path, status: Mapping[str, Any]) -> None:
-    """Replace the status file; a disk that refuses is no reason to stop."""
-    path = status_path(runtime_dir)
-    temporary = path.with_suffix(".new")
-    with contextlib.suppress(OSError):
-        temporary.write_text(json.dumps(status, indent=1))
-        temporary.replace(path)
+class StatusFile:
+    """The status file, as its writer has it."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._path = status_path(runtime_dir)
+        self._said: Mapping[str, Any] = {}
+        self._said_at = 0.0
+
+    def say(self, status: Mapping[str, Any]) -> None:
+        """Replace it; a disk that refuses is no reason to stop.
+
+        Not for the time alone: renaming over a file makes some file systems write it out at once.
+        """
+        now = time.time()
+        if status == self._said and now - self._said_at < STATUS_AGE_S:
+            return
+        self._said, self._said_at = status, now
+        temporary = self._path.with_suffix(".new")
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps({**status, "time": now}, indent=1))
+            temporary.replace(self._path)
 
 
 def read_status(runtime_dir: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,8 +86,8 @@ def _agent_environment() -> dict[str, str]:
 def _launch(settings: Settings, runtime_dir: Path, lock: int) -> None:
     import subprocess
 
-    if not sys.executable:
-        raise OSError("sys.executable is empty")
+    if getattr(sys, "frozen", False) or "py" not in Path(sys.executable or "").name:
+        raise OSError(f"sys.executable={sys.executable!r} is no Python interpreter")
     command = _agent_command(settings, runtime_dir, lock)
     # The agent must not be a child of the user's process, which may wait for children of its own. What we
     # start only starts the agent and ends: a shell takes one millisecond for it, Python ten.
@@ -112,7 +112,7 @@ def _launch(settings: Settings, runtime_dir: Path, lock: int) -> None:
 
 
 @contextlib.contextmanager
-def _unnoticed() -> Iterator[None]:
+def _unnoticed() -> Generator[None]:
     """Keep the SIGCHLD of a child that is started and reaped inside from the user's own handling of it."""
     if signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
         yield

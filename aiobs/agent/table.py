@@ -30,7 +30,9 @@ class Schema:
 
     def __init__(self, shape: Shape, thread_key: str) -> None:
         self.shape = shape
-        self.threaded = Shape(shape.name, shape.kind, shape.scope, shape.version, (*shape.keys, thread_key), shape.types + "q")
+        self.threaded = Shape(
+            shape.name, shape.kind, shape.scope, shape.version, (*shape.keys, thread_key), shape.types + "q"
+        )
         self.codes = "".join(layout.VALUE_CODES[letter] for letter in shape.types)
         self.size = calcsize("<" + self.codes)
         self.unpack = Struct("<" + self.codes).unpack_from
@@ -123,7 +125,9 @@ def _shape(found: dict[str, Any]) -> Shape:
         raise DamagedError(f"types {types!r}, kind {kind!r}")
     if calcsize("<" + "".join(layout.VALUE_CODES[letter] for letter in types)) > layout.PAYLOAD_LIMIT:
         raise DamagedError("more values than a payload can hold")
-    return Shape(_text(found, "name"), kind, _text(found, "scope", "aiobs"), _text(found, "version", ""), tuple(keys), types)
+    return Shape(
+        _text(found, "name"), kind, _text(found, "scope", "aiobs"), _text(found, "version", ""), tuple(keys), types
+    )
 
 
 _ROUTE_DEFAULTS = {field.name: field for field in fields(Route)}

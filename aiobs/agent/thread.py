@@ -31,17 +31,24 @@ class AgentThread(threading.Thread):
 
     def _make(self) -> Agent:
         self._agent = Agent(
-            self._runtime_dir, spool_bytes=self._settings.spool_bytes, version=installed_version(), breathe=lambda: time.sleep(0)
+            self._runtime_dir,
+            spool_bytes=self._settings.spool_bytes,
+            version=installed_version(),
+            breathe=lambda: time.sleep(0),
         )
         return self._agent
 
     @guarded("agent.thread")
     def run(self) -> None:
-        """Serve while the process lives."""
-        while True:
-            serve(self._make, self._runtime_dir, linger_s=float("inf"), stopping=self._stopping.is_set)
-            if self._stopping.wait(RETRY_S):
-                return
+        """Serve while the process lives, or wait for the one who does to end."""
+        last = False
+        while not last:
+            # Told to stop while somebody else serves, it looks once more: that one may be gone by now.
+            last = self._stopping.is_set()
+            served = serve(self._make, self._runtime_dir, linger_s=float("inf"), stopping=self._stopping.is_set)
+            last = last or (served and self._stopping.is_set())
+            if not last:
+                self._stopping.wait(RETRY_S)
 
     def stop(self, timeout_s: float) -> bool:
         """Drain what is there and end; says whether it managed in time."""

@@ -76,7 +76,9 @@ class Unfinished:
     def snapshot(self) -> dict[str, Any]:
         """JSON-able state."""
         return {
-            "events": [[span.hex(), [freeze_event(event) for event in events]] for span, events in self._events.items()],
+            "events": [
+                [span.hex(), [freeze_event(event) for event in events]] for span, events in self._events.items()
+            ],
             "attributes": [[span.hex(), values] for span, values in self._attributes.items()],
             "overflow": self.overflow,
         }
@@ -95,7 +97,12 @@ class Unfinished:
 def with_error_type(row: Row) -> Row:
     """`row`; where it failed with an exception and does not say of which type, with ``error.type``."""
     shape, extra = row[0], row[7]
-    if extra is None or extra.status != STATUS_ERROR or names.ERROR_TYPE in extra.attributes or names.ERROR_TYPE in shape.keys:
+    if (
+        extra is None
+        or extra.status != STATUS_ERROR
+        or names.ERROR_TYPE in extra.attributes
+        or names.ERROR_TYPE in shape.keys
+    ):
         return row
     for event in reversed(extra.events):
         kind = event.attributes.get(names.EXCEPTION_TYPE)

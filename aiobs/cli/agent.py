@@ -29,9 +29,13 @@ def parser() -> argparse.ArgumentParser:
         description="Run the agent of this host, which exports what processes record. Normally it starts and ends by itself.",
     )
     made.add_argument("--runtime-dir", metavar="FOLDER", help="where flight records are (AIOBS_RUNTIME_DIR)")
-    made.add_argument("--linger", type=float, metavar="SECONDS", help="leave when there was nothing to do for so long; default: stay")
+    made.add_argument(
+        "--linger", type=float, metavar="SECONDS", help="leave when there was nothing to do for so long; default: stay"
+    )
     what = made.add_mutually_exclusive_group()
-    what.add_argument("--status", action="store_true", help="say what the running agent does; exit code 1 where none runs")
+    what.add_argument(
+        "--status", action="store_true", help="say what the running agent does; exit code 1 where none runs"
+    )
     what.add_argument("--stop", action="store_true", help="let the running agent finish its work and end")
     made.add_argument("--json", action="store_true", help="with --status: everything as JSON")
     return made
@@ -77,16 +81,23 @@ def status_lines(directory: Path, status: dict[str, Any], *, running: bool) -> l
     """The agent's state for people."""
     if running:
         holder = leader(directory)
-        lines = [f"agent {holder.get('pid', '?')} of {directory} runs for {duration(max(0.0, time.time() - holder.get('since', time.time())))}"]
+        lines = [
+            f"agent {holder.get('pid', '?')} of {directory} runs for {duration(max(0.0, time.time() - holder.get('since', time.time())))}"
+        ]
     else:
         lines = [f"no agent runs for {directory}"]
         if status:
             lines.append(f"  the last one reported {duration(max(0.0, time.time() - status.get('time', 0)))} ago:")
     if not status:
         return lines
-    lines.append(f"  {count(len(status.get('adopted', ())), 'flight record')} in work, {status.get('finished', 0):,} done, {len(status.get('damaged', ())):,} damaged")
+    lines.append(
+        f"  {count(len(status.get('adopted', ())), 'flight record')} in work, {status.get('finished', 0):,} done, {len(status.get('damaged', ())):,} damaged"
+    )
     for route in status.get("routes", ()):
-        lines.append(f"  run {route.get('run_id')}: {count(route.get('spans', 0), 'span')}" + (f", {route['lost']:,} records lost" if route.get("lost") else ""))
+        lines.append(
+            f"  run {route.get('run_id')}: {count(route.get('spans', 0), 'span')}"
+            + (f", {route['lost']:,} records lost" if route.get("lost") else "")
+        )
         for name, problem in route.get("problems", {}).items():
             lines.append(f"    {name}: {problem}")
         for name, outlet in route.get("exporters", {}).items():
@@ -94,7 +105,9 @@ def status_lines(directory: Path, status: dict[str, Any], *, running: bool) -> l
             if outlet.get("waiting"):
                 text += f", {outlet['waiting']:,} waiting ({size(outlet.get('waiting_bytes', 0))})"
             if outlet.get("dropped"):
-                text += ", dropped: " + ", ".join(f"{number:,} {reason}" for reason, number in outlet["dropped"].items())
+                text += ", dropped: " + ", ".join(
+                    f"{number:,} {reason}" for reason, number in outlet["dropped"].items()
+                )
             lines.append(text + (f"; {outlet['last_error']}" if outlet.get("last_error") else ""))
     return lines
 
@@ -113,7 +126,9 @@ def stop(directory: Path) -> int:
         raise RecordError(str(lock_path(directory)), "does not say which process the agent is")
     # In thread mode the holder is the user's own program, and pids of another container mean nothing here.
     if not _is_agent(pid):
-        raise RecordError(str(directory), f"its agent is part of process {pid}, which is not an agent of its own; it ends with that")
+        raise RecordError(
+            str(directory), f"its agent is part of process {pid}, which is not an agent of its own; it ends with that"
+        )
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_S
     while is_led(directory) and leader(directory).get("pid") == pid:

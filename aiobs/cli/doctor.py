@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from aiobs.agent.outlets import create_exporter
-from aiobs.cli import place_check
+from aiobs.cli.command_check import check_command
 from aiobs.cli.endpoint_check import check_endpoint
 from aiobs.cli.findings import NOTE, OK, PROBLEM, Finding
+from aiobs.cli.place_check import check_installation, check_patches, check_settings
 from aiobs.cli.run_plan import ENDPOINTS
+from aiobs.cli.runtime_check import check_runtime
 from aiobs.cli.send import endpoint_environment
 from aiobs.cli.text_table import DIM, PLAIN, RED
 from aiobs.errors import AiobsError
@@ -30,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         description="Look for reasons why telemetry would not arrive. Exit code 1 where there is one.",
         epilog="With a command, such as  aiobs doctor -- python train.py,  it says whether that would be recorded; it is not run.",
     )  # fmt: skip
-    made.add_argument("--endpoint", metavar="URL", help="check this OTLP endpoint; default: the one in OTEL_EXPORTER_OTLP_ENDPOINT")
+    made.add_argument(
+        "--endpoint", metavar="URL", help="check this OTLP endpoint; default: the one in OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
     made.add_argument("--protocol", choices=("http/protobuf", "http/json", "grpc"))
     made.add_argument("--header", metavar="NAME=VALUE", action="append", default=[])
     made.add_argument("--json", action="store_true", help="the findings as a JSON list")
@@ -52,13 +56,13 @@ def main(argv: Sequence[str]) -> int:
 
 def examine(options: argparse.Namespace, command: Sequence[str]) -> Iterator[Finding]:
     """Every finding, in the order in which a person would look."""
-    yield from place_check.check_installation()
-    settings, findings = place_check.check_settings(os.environ)
+    yield from check_installation()
+    settings, findings = check_settings(os.environ)
     yield from findings
-    yield from place_check.check_patches(settings)
+    yield from check_patches(settings)
     if command:
-        yield from place_check.check_command(command, os.environ)
-    yield from place_check.check_runtime(settings)
+        yield from check_command(command, os.environ)
+    yield from check_runtime(settings)
     yield from _exporters(options, settings)
 
 

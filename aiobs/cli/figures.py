@@ -47,7 +47,7 @@ def three_digits(value: float) -> str:
         return f"{value:.3g}"
     for digits, top in enumerate((99.95, 9.995, 0.9995, 0.09995, 0.009995, 0.0009995)):
         if magnitude >= top:
-            return f"{value:.{digits}f}" if magnitude < 1000 else f"{value:,.0f}"
+            return f"{value:,.{digits}f}"
     return f"{value:.6f}"
 
 
@@ -66,4 +66,3 @@ def median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-

@@ -86,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
         prog="aiobs jaeger", description="Start a local Jaeger (a `jaeger` on PATH, else by Docker) and stay until Ctrl-C.",
         epilog="JSON is YAML: both configurations can be given to any Jaeger 2 with --config.",
     )  # fmt: skip
-    made.add_argument("--print-config", choices=("server", "ui"), nargs="?", const="server", help="print a configuration and end")
+    made.add_argument(
+        "--print-config", choices=("server", "ui"), nargs="?", const="server", help="print a configuration and end"
+    )
     made.add_argument("--docker", action="store_true", help="use Docker even if there is a `jaeger` on PATH")
     return made
 
@@ -95,7 +97,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb: Jaeger's exit code, or 3 where there is none to start."""
     options = parser().parse_args(argv)
     if options.print_config:
-        print(json.dumps(ui_config() if options.print_config == "ui" else server_config("ui.json", "localhost"), indent=2))
+        print(
+            json.dumps(ui_config() if options.print_config == "ui" else server_config("ui.json", "localhost"), indent=2)
+        )
         return 0
     program = None if options.docker else shutil.which("jaeger")
     docker, reason = ("", "") if program else _docker()
@@ -141,7 +145,9 @@ def _docker() -> tuple[str, str]:
     if docker is None:
         return "", "no `docker` on PATH"
     try:
-        answer = subprocess.run([docker, "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(
+            [docker, "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", str(error)
     if answer.returncode:
@@ -184,4 +190,7 @@ def _announce(pid: int) -> None:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return
         time.sleep(0.1)
-    print(f"aiobs: Jaeger does not answer on http://localhost:{UI_PORT} after {START_S:g} s; still waiting for it to end", flush=True)
+    print(
+        f"aiobs: Jaeger does not answer on http://localhost:{UI_PORT} after {START_S:g} s; still waiting for it to end",
+        flush=True,
+    )

@@ -2,7 +2,7 @@
 
 The command stays in the caller's process group with the caller's stdin, stdout and stderr, so that pipelines,
 Ctrl-C, Ctrl-Z and ``fg`` work as without us. Signals sent to the launcher alone are passed on; those that the
-terminal sends to the whole group are not, since the command has had them already.
+terminal or anybody else sends to the whole group are not, since the command has had them already.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from aiobs.cli.bystander import Bystander
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -78,6 +80,7 @@ class Child:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._watched)
         try:
             self.pid = self._spawn(path, list(command), environment)
+            self._bystander = Bystander()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             if isinstance(error, FileNotFoundError):
@@ -93,7 +96,9 @@ class Child:
         except OSError as error:
             if error.errno != errno.ENOEXEC:  # a script without "#!", which execvp() hands to sh
                 raise
-        return os.posix_spawn("/bin/sh", ["sh", path, *command[1:]], environment, setsigmask=self._mask, setsigdef=defaults)
+        return os.posix_spawn(
+            "/bin/sh", ["sh", path, *command[1:]], environment, setsigmask=self._mask, setsigdef=defaults
+        )
 
     def wait(self) -> Ended:
         """Wait for the end, passing signals on meanwhile."""
@@ -104,27 +109,28 @@ class Child:
                     return ended
                 self._pass_on(signal.sigwaitinfo(self._watched))
         finally:
+            self._bystander.close()
             # What arrived together with the command's end was meant for the command.
             while signal.sigtimedwait(self._watched, 0) is not None:
                 pass
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _ended(self) -> Ended | None:
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
         if os.getpid() == 1:
             _reap(self.pid)
-        if pid == 0:
+        # Looked at, not reaped: as long as this process is there an agent that comes late can still read how
+        # the command ended.
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is None:
             return None
-        if os.WIFSIGNALED(status):
-            return Ended(signal=os.WTERMSIG(status))
-        return Ended(code=os.WEXITSTATUS(status))
+        return Ended(code=found.si_status) if found.si_code == os.CLD_EXITED else Ended(signal=found.si_status)
 
     def _pass_on(self, news: signal.struct_siginfo) -> None:
         number = news.si_signo
         if number == signal.SIGCHLD:
             return
         # si_code > 0: from the kernel, that is from the terminal, which has told the whole process group.
-        if news.si_code <= 0:
+        if news.si_code <= 0 and not self._bystander.got(number):
             try:
                 os.kill(self.pid, number)
             except ProcessLookupError:

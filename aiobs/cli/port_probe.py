@@ -34,10 +34,12 @@ def probe(host: str, port: int, timeout_s: float = TIMEOUT_S) -> Port:
     except ConnectionRefusedError:
         return Port(host, port, f"nothing listens on port {port} of {host}")
     except (OSError, ValueError) as error:
-        return Port(host, port, f"port {port} of {host} cannot be reached ({error or type(error).__name__})")
+        return Port(host, port, f"port {port} of {host} cannot be reached ({error})")
     tls = _speaks_tls(host, port, timeout_s)
     http2 = _is_settings(_ask(host, port, _HTTP2_HELLO, timeout_s, tls=tls, alpn="h2"))
-    http1 = _ask(host, port, b"GET / HTTP/1.1\r\nHost: doctor\r\nConnection: close\r\n\r\n", timeout_s, tls=tls).startswith(b"HTTP/1.")
+    http1 = _ask(
+        host, port, b"GET / HTTP/1.1\r\nHost: doctor\r\nConnection: close\r\n\r\n", timeout_s, tls=tls
+    ).startswith(b"HTTP/1.")
     return Port(host, port, tls=tls, http1=http1, http2=http2)
 
 
@@ -55,7 +57,10 @@ def _open_context() -> ssl.SSLContext:
 
 def _speaks_tls(host: str, port: int, timeout_s: float) -> bool:
     try:
-        with socket.create_connection((host, port), timeout_s) as plain, _open_context().wrap_socket(plain, server_hostname=host):
+        with (
+            socket.create_connection((host, port), timeout_s) as plain,
+            _open_context().wrap_socket(plain, server_hostname=host),
+        ):
             return True
     except ssl.SSLError as error:
         # An alert of the other side (it wants a certificate, say) is TLS as well; a wrong version number is not.

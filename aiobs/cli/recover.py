@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
+from aiobs import guard
 from aiobs.agent.recover import recover
 from aiobs.cli.figures import count
 from aiobs.errors import RecordError, SettingError
@@ -18,7 +20,11 @@ def parser() -> argparse.ArgumentParser:
         prog="aiobs recover",
         description="Export the flight records that were left behind, each to where its process wanted its telemetry to go.",
     )
-    made.add_argument("--runtime-dir", metavar="FOLDER", help="where flight records are (AIOBS_RUNTIME_DIR); may be a copy from another machine")
+    made.add_argument(
+        "--runtime-dir",
+        metavar="FOLDER",
+        help="where flight records are (AIOBS_RUNTIME_DIR); may be a copy from another machine",
+    )
     made.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: 60")
     return made
 
@@ -30,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
         raise SettingError("--timeout", options.timeout, "give seconds")
     settings = load_settings({"runtime_dir": options.runtime_dir})
     directory = runtime_dir(settings)
+    guard.logger.setLevel(logging.ERROR)  # what the agent would warn of is in the report
     try:
         found = recover(directory, settings, options.timeout)
     except OSError as error:

@@ -44,7 +44,9 @@ def report(folder: Path) -> dict[str, Any]:
             "run": _run(db, about(folder)),
             "processes": _processes(db),
             **report_steps.sections(db),
-            "checkpoints": _by_name(db, names.SPAN_CHECKPOINT_SAVE, names.SPAN_CHECKPOINT_LOAD, names.SPAN_CHECKPOINT_WRITE),
+            "checkpoints": _by_name(
+                db, names.SPAN_CHECKPOINT_SAVE, names.SPAN_CHECKPOINT_LOAD, names.SPAN_CHECKPOINT_WRITE
+            ),
             "compile": _compile(db),
             "evaluate": _by_name(db, names.SPAN_EVALUATE),
             "init": _by_name(db, names.SPAN_INIT),
@@ -71,6 +73,9 @@ def _run(db: DuckDBPyConnection, described: dict[str, Any]) -> dict[str, Any]:
     run = {"name": None, "command": None, "cut": False, "launched": False, **whole, **(found[0] if found else {})}
     run["id"] = run["id"] or described.get("run_id")
     run["name"] = run["name"] or described.get("run_name")
+    restarts = db.execute(f"""SELECT count(*) FROM (SELECT unnest(events) AS e FROM spans WHERE len(events) > 0)
+        WHERE e['name'] = '{names.EVENT_RESTART}'""").fetchone()
+    run["restarts"] = restarts[0] if restarts else 0
     run["seconds"] = ((run["end_ns"] or 0) - (run["start_ns"] or 0)) / 1e9
     return run
 
@@ -156,9 +161,18 @@ def _losses(db: DuckDBPyConnection) -> list[dict[str, Any]]:
         GROUP BY name, attributes""")  # fmt: skip
     found = [{"what": event["what"], "details": ", ".join(event["details"] or ()), "count": None} for event in events]
     for counter in counters:
-        reason = {pair["key"]: next((v for v in pair["value"].values() if v is not None), "") for pair in counter["attributes"] or ()}
+        reason = {
+            pair["key"]: next((v for v in pair["value"].values() if v is not None), "")
+            for pair in counter["attributes"] or ()
+        }
         # The SDK's counters of success carry no error.type; those with one count what was given up.
         if counter["what"] in (names.SDK_PROCESSED, names.SDK_EXPORTED) and names.ERROR_TYPE not in reason:
             continue
-        found.append({"what": counter["what"], "details": ", ".join(f"{k}={v}" for k, v in reason.items()), "count": int(counter["count"])})
+        found.append(
+            {
+                "what": counter["what"],
+                "details": ", ".join(f"{k}={v}" for k, v in reason.items()),
+                "count": int(counter["count"]),
+            }
+        )
     return found

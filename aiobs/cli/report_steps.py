@@ -31,11 +31,13 @@ def sections(db: DuckDBPyConnection) -> dict[str, Any]:
         return {"steps": {}, "phases": [], "ranks": [], "slowest": []}
     sample = weigh(kept, sum(point["count"] for point in durations))
     steps = _steps(db, durations, kept, sample)
+    phases = _phases(db, steps["total"], sample)
+    usual = {phase["name"]: phase["p50"] for phase in phases if phase["p50"] is not None}
     return {
         "steps": steps,
-        "phases": _phases(db, steps["total"], sample),
+        "phases": phases,
         "ranks": _ranks(durations, sample),
-        "slowest": _slowest(kept),
+        "slowest": _slowest(kept, steps["p50"], usual),
     }
 
 
@@ -68,10 +70,16 @@ def _kept(db: DuckDBPyConnection) -> list[dict[str, Any]]:
     FROM steps LEFT JOIN gathered ON gathered.parent = steps.span ORDER BY start_ns""")  # fmt: skip
 
 
-def _steps(db: DuckDBPyConnection, durations: list[dict[str, Any]], kept: list[dict[str, Any]], sample: Sample) -> dict[str, Any]:
+def _steps(
+    db: DuckDBPyConnection, durations: list[dict[str, Any]], kept: list[dict[str, Any]], sample: Sample
+) -> dict[str, Any]:
     # A run that died before its first metrics left has none: then the kept steps are all that is known.
     seconds = [step["seconds"] for step, _ in sample]
-    figures = merged(durations) if durations else {"count": len(seconds), "total": sum(seconds), "longest": max(seconds, default=None)}
+    figures: dict[str, Any] = (
+        merged(durations)
+        if durations
+        else {"count": len(seconds), "total": sum(seconds), "longest": max(seconds, default=None)}
+    )
     whole = {(step["attempt"], step["step"]) for step, _ in sample}
     reasons = {(step["trace"], step["kept"]) for step in kept}
     skipped = db.execute("SELECT sum(value) FROM points WHERE name = ?", [names.TRAIN_STEPS_SKIPPED]).fetchone()
@@ -142,7 +150,9 @@ def _phases(db: DuckDBPyConnection, step_total: float, sample: Sample) -> list[d
     phases = []
     for name in {**groups, **({} if groups else values)}:
         known = [seconds for seconds, _ in values[name]]
-        figures = merged(groups[name]) if groups else {"count": len(known), "total": sum(known), "longest": max(known)}
+        figures: dict[str, Any] = (
+            merged(groups[name]) if groups else {"count": len(known), "total": sum(known), "longest": max(known)}
+        )
         share = figures["total"] / step_total if step_total else None
         phases.append({"name": name, **figures, "share": share, **quantiles(values[name])})
     return sorted(phases, key=lambda phase: (phase["name"] == names.PHASE_OTHER, -phase["total"]))
@@ -155,36 +165,38 @@ def _ranks(durations: list[dict[str, Any]], sample: Sample) -> list[dict[str, An
     if len(groups) < 2:
         return []
     return [
-        {"rank": rank, **merged(points), **quantiles([(step["seconds"], weight) for step, weight in sample if step["rank"] == rank])}
+        {
+            "rank": rank,
+            **merged(points),
+            **quantiles([(step["seconds"], weight) for step, weight in sample if step["rank"] == rank]),
+        }
         for rank, points in groups.items()
     ]
 
 
-def _slowest(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _slowest(kept: list[dict[str, Any]], typical: float | None, usual: dict[str, float]) -> list[dict[str, Any]]:
     """The slowest kept steps, and for each the rank and phase that exceeded its usual time by most."""
     whole = [step for step in kept if not step["truncated"]]
     if len(whole) < 3:
         return []
-    usual: dict[str, list[float]] = defaultdict(list)
-    for step in whole:
-        for name, seconds in _parts(step).items():
-            usual[name].append(seconds)
-    medians = {name: median(values) for name, values in usual.items()}
-    typical = median([step["seconds"] for step in whole])
     together: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     for step in whole:
         together[step["attempt"], step["step"]].append(step)
     slowest = sorted(together.values(), key=lambda ranks: -max(step["seconds"] for step in ranks))
-    return [_reason(ranks, medians, typical) for ranks in slowest[:SLOWEST]]
+    return [_reason(ranks, usual, typical) for ranks in slowest[:SLOWEST]]
 
 
-def _reason(ranks: list[dict[str, Any]], medians: dict[str, float], typical: float) -> dict[str, Any]:
+def _reason(ranks: list[dict[str, Any]], usual: dict[str, float], typical: float | None) -> dict[str, Any]:
     """Why one step was slow, from all its ranks.
 
     In a step of several ranks the late one makes the others wait, in the collectives of their backward pass. So
     a rank that lost its time elsewhere is to blame rather than those whose backward pass was long.
     """
-    excess = [(seconds - medians[name], name, seconds, step) for step in ranks for name, seconds in _parts(step).items()]
+    excess = [
+        (seconds - usual.get(name, 0.0), name, seconds, step)
+        for step in ranks
+        for name, seconds in _parts(step).items()
+    ]
     most = max(excess, key=lambda each: each[0], default=(0.0, "", None, ranks[0]))
     if len(ranks) > 1:
         elsewhere = [each for each in excess if each[1] != names.PHASE_BACKWARD]
@@ -194,7 +206,7 @@ def _reason(ranks: list[dict[str, Any]], medians: dict[str, float], typical: flo
     longest = max(step["seconds"] for step in ranks)
     return {
         "step": step["step"], "attempt": step["attempt"], "rank": step["rank"], "seconds": longest, "trace": step["trace"],
-        "times_median": longest / typical if typical else None, "phase": phase, "phase_seconds": seconds, "phase_median": medians.get(phase),
+        "times_median": longest / typical if typical else None, "phase": phase, "phase_seconds": seconds, "phase_median": usual.get(phase),
     }  # fmt: skip
 
 

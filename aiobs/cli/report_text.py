@@ -20,7 +20,18 @@ def render(found: dict[str, Any], *, width: int = 100, color: bool = False) -> l
     """The lines of :func:`aiobs.cli.report.report`'s result, without the line ends."""
     page = _Page(max(60, width), color)
     _run(page, found)
-    for section in (_processes, _steps, _phases, _ranks, _slowest, _other_work, _scalars, _own_spans, _exceptions, _losses):
+    for section in (
+        _processes,
+        _steps,
+        _phases,
+        _ranks,
+        _slowest,
+        _other_work,
+        _scalars,
+        _own_spans,
+        _exceptions,
+        _losses,
+    ):
         section(page, found)
     return page.lines
 
@@ -38,7 +49,9 @@ class _Page:
         self.lines.append("")
         self.lines.append(self.paint(title, BOLD) + (self.paint(f"  {note}", DIM) if note else ""))
 
-    def table(self, heads: list[str], rows: list[list[str]], *, bad: Callable[[int], bool] = lambda row: False, **how: int) -> None:
+    def table(
+        self, heads: list[str], rows: list[list[str]], *, bad: Callable[[int], bool] = lambda _: False, **how: int
+    ) -> None:
         lines = table(heads, rows, width=self.width, **how)
         self.lines.append(self.paint(lines[0], DIM))
         self.lines += [self.paint(line, RED) if bad(number) else line for number, line in enumerate(lines[1:])]
@@ -69,7 +82,13 @@ def _run(page: _Page, found: dict[str, Any]) -> None:
     if run["cut"]:
         state = "launcher " + (state or "gone")
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime((run["start_ns"] or 0) / 1e9))
-    parts = [duration(run["seconds"]), f"began {began}", count(run["spans"], "span") + " in " + count(run["traces"], "trace")]
+    parts = [
+        duration(run["seconds"]),
+        f"began {began}",
+        count(run["spans"], "span") + " in " + count(run["traces"], "trace"),
+    ]
+    if run["restarts"]:
+        parts.insert(1, count(run["restarts"], "restart") + " by the launcher")
     if state:
         parts.insert(0, page.paint(state, RED if _bad(run) else PLAIN))
     page.lines.append(page.paint(name, BOLD) + "  " + ", ".join(parts))
@@ -127,7 +146,9 @@ def _steps(page: _Page, found: dict[str, Any]) -> None:
     ranks = steps["rank_steps"] // steps["count"] if steps["count"] else 1
     line = f"  {count(steps['count'], 'step')}" + (f" on each of {ranks} ranks" if ranks > 1 else "")
     line += f", {three_digits(steps['per_second'])} a second"
-    line += "".join(f", {label} {duration(steps[label])}" for label in ("p50", "p95", "p99") if steps[label] is not None)
+    line += "".join(
+        f", {label} {duration(steps[label])}" for label in ("p50", "p95", "p99") if steps[label] is not None
+    )
     line += f", longest {duration(steps['longest'])}" if steps["longest"] is not None else ""
     page.lines.append(clip(line, page.width))
     reasons = ", ".join(f"{number} {_REASONS.get(reason, reason)}" for reason, number in steps["kept_for"].items())
@@ -255,10 +276,16 @@ def _exceptions(page: _Page, found: dict[str, Any]) -> None:
     page.section("Exceptions")
     for kind in found["exceptions"]:
         ranks = [rank for rank in kind["ranks"] or () if rank is not None]
-        where = f" on rank {', '.join(map(str, ranks[:8]))}{' …' if len(ranks) > 8 else ''}" if found["ranks"] and ranks else ""
+        where = (
+            f" on rank {', '.join(map(str, ranks[:8]))}{' …' if len(ranks) > 8 else ''}"
+            if found["ranks"] and ranks
+            else ""
+        )
         times = f"{kind['count']} × " if kind["count"] > 1 else ""
         message = printable(kind["message"] or "")
-        text = f"  {times}{printable(kind['type'] or 'exception')} in {printable(kind['span'] or '?')}{where}" + (f": {message}" if message else "")
+        text = f"  {times}{printable(kind['type'] or 'exception')} in {printable(kind['span'] or '?')}{where}" + (
+            f": {message}" if message else ""
+        )
         page.lines.append(clip(text, page.width))
 
 
@@ -278,4 +305,6 @@ def _losses(page: _Page, found: dict[str, Any]) -> None:
     for loss in found["losses"]:
         number = "" if loss["count"] is None else f"{loss['count']:,} "
         details = f" ({printable(loss['details'])})" if loss["details"] else ""
-        page.lines.append(page.paint(clip(f"  {number}{_LOSSES.get(loss['what'], loss['what'])}{details}", page.width), RED))
+        page.lines.append(
+            page.paint(clip(f"  {number}{_LOSSES.get(loss['what'], loss['what'])}{details}", page.width), RED)
+        )

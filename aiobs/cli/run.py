@@ -14,7 +14,7 @@ from aiobs.activation import TRIGGERS
 from aiobs.cli import run_plan
 from aiobs.cli.launch import CannotStartError, Child, Ended, end_like, find_program
 from aiobs.cli.run_plan import Plan
-from aiobs.errors import AiobsError, SettingError
+from aiobs.errors import AiobsError, RecordError, SettingError
 from aiobs.identity import LAUNCHER
 from aiobs.settings import FALSE, TRUE, Settings, load_settings
 
@@ -40,11 +40,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--run-dir", metavar="FOLDER", help="the run folder; default: aiobs-runs/<time>-<name>")
     made.add_argument("--no-folder", action="store_true", help="write no run folder")
     made.add_argument("--service", metavar="NAME", help="service.name of what is recorded (OTEL_SERVICE_NAME)")
-    made.add_argument("--exporter", metavar="NAMES", help="otlp, console, prometheus, perfetto, separated by commas (AIOBS_EXPORTERS)")
+    made.add_argument(
+        "--exporter", metavar="NAMES", help="otlp, console, prometheus, perfetto, separated by commas (AIOBS_EXPORTERS)"
+    )
     made.add_argument("--endpoint", metavar="URL", help="send to this OTLP endpoint too (OTEL_EXPORTER_OTLP_ENDPOINT)")
-    made.add_argument("--protocol", choices=("http/protobuf", "http/json", "grpc"), help="of the endpoint (OTEL_EXPORTER_OTLP_PROTOCOL)")
-    made.add_argument("--keep-every", metavar="N", help="keep every N-th step's trace, 0: only the first, last, slow and failed ones")
-    made.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="set an environment variable for the command")
+    made.add_argument(
+        "--protocol",
+        choices=("http/protobuf", "http/json", "grpc"),
+        help="of the endpoint (OTEL_EXPORTER_OTLP_PROTOCOL)",
+    )
+    made.add_argument(
+        "--keep-every", metavar="N", help="keep every N-th step's trace, 0: only the first, last, slow and failed ones"
+    )
+    made.add_argument(
+        "--env", metavar="NAME=VALUE", action="append", default=[], help="set an environment variable for the command"
+    )
     made.add_argument("--quiet", action="store_true", help="print nothing at the end (AIOBS_QUIET=1)")
     made.add_argument("command", nargs=argparse.REMAINDER, help="what to run")
     return made
@@ -61,7 +71,9 @@ def main(argv: Sequence[str]) -> int:
     if not command:
         raise SettingError("command", "", "say what to run, as in  aiobs run -- python train.py")
     if not hasattr(signal, "sigwaitinfo"):
-        raise SettingError("command", command[0], "aiobs run works on Linux only; elsewhere call aiobs.init() in your code")
+        raise SettingError(
+            "command", command[0], "aiobs run works on Linux only; elsewhere call aiobs.init() in your code"
+        )
     base = _base_environment(options)
     settings = load_settings(environment=base)
     try:
@@ -77,6 +89,10 @@ def main(argv: Sequence[str]) -> int:
 def _base_environment(options: argparse.Namespace) -> dict[str, str]:
     """The caller's environment with what the options say."""
     base = run_plan.original_environment()
+    if LAUNCHER in base:
+        # Within another run: the outer one's identity stays its own, this run goes below it.
+        for variable in ("AIOBS_RUN_ID", "AIOBS_RUN_NAME", "AIOBS_RUN_DIR"):
+            base.pop(variable, None)
     for pair in options.env:
         name, equals, value = pair.partition("=")
         if not equals or not name or "\0" in pair:
@@ -101,7 +117,9 @@ def _true(environment: Mapping[str, str], name: str) -> bool:
     return value in TRUE
 
 
-def _recorded(options: argparse.Namespace, command: list[str], base: dict[str, str], settings: Settings, *, quiet: bool) -> int:
+def _recorded(
+    options: argparse.Namespace, command: list[str], base: dict[str, str], settings: Settings, *, quiet: bool
+) -> int:
     from aiobs.agent.start import ensure_agent
     from aiobs.cli import run_closing
     from aiobs.cli.run_record import RunRecord
@@ -117,8 +135,9 @@ def _recorded(options: argparse.Namespace, command: list[str], base: dict[str, s
         # Recording is our matter, running the command is the user's.
         print(f"aiobs: nothing is recorded: {error}", file=sys.stderr)
         return _finish(_start(command, base))
-    ensure_agent(settings, directory)
     child = _start(command, plan.environment)
+    # After the child has blocked this process's signals: an agent in a thread must not be where they arrive.
+    ensure_agent(settings, directory)
     ended = child if isinstance(child, Ended) else child.wait()
     how = record.close(ended)
     # An impatient Ctrl-C must not change how the command is seen to have ended.
@@ -127,19 +146,23 @@ def _recorded(options: argparse.Namespace, command: list[str], base: dict[str, s
     return end_like(ended)
 
 
-def make_plan(options: argparse.Namespace, command: Sequence[str], base: Mapping[str, str], settings: Settings, runtime_dir: Path) -> tuple[Plan, Settings]:
+def make_plan(
+    options: argparse.Namespace, command: Sequence[str], base: Mapping[str, str], settings: Settings, runtime_dir: Path
+) -> tuple[Plan, Settings]:
     """Decide everything about the run; makes its folder.
 
     Raises:
         SettingError: an option cannot be used.
+        RecordError: there is nowhere to write to.
     """
     from aiobs import patches
 
     name = options.name or settings.run_name or run_plan.command_name(command)
     run_id = run_plan.new_run_id(base)
     exporters = run_plan.exporters(settings.exporters, base, folder=not options.no_folder)
-    nested = LAUNCHER in base
-    folder = None if options.no_folder else run_plan.make_folder(options.run_dir or ("" if nested else settings.run_dir), name)
+    folder = None
+    if not options.no_folder:
+        folder, exporters = _folder(options.run_dir or settings.run_dir, name, exporters)
     context, parent, root = run_plan.identity(base, run_id)
     values = {
         "AIOBS_RUN_ID": run_id,
@@ -152,6 +175,25 @@ def make_plan(options: argparse.Namespace, command: Sequence[str], base: Mapping
     log = runtime_dir / "agent" / f"activation-{run_id[:40].replace('/', '-')}-{os.getpid()}.log"
     environment = run_plan.child_environment(base, context=context, settings=values, log=log, triggers=triggers)
     return Plan(name, run_id, context, parent, root, folder, log, environment), load_settings(environment=environment)
+
+
+def _folder(given: str, name: str, exporters: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
+    """The run folder, and the exporters; no folder where none was named and the working directory takes none.
+
+    Raises:
+        SettingError: the named folder cannot be made.
+        RecordError: no exporter is left.
+    """
+    try:
+        return run_plan.make_folder(given, name), exporters
+    except SettingError as error:
+        if given:
+            raise
+        others = tuple(exporter for exporter in exporters if exporter != "jsonl")
+        if not others:
+            raise RecordError(str(error.value), error.remedy) from error
+        print(f"aiobs: no run folder: {error}", file=sys.stderr)
+        return None, others
 
 
 def _start(command: Sequence[str], environment: Mapping[str, str]) -> Child | Ended:

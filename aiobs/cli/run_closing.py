@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from aiobs.activation import FAILED, HOOKED, MISSING, SKIPPED, STARTED
 from aiobs.activation.notes import read_notes
 from aiobs.agent.exits import Exit
 from aiobs.agent.selfstats import read_status
-from aiobs.cli.run_plan import Plan
+from aiobs.cli.figures import count
+from aiobs.cli.jaeger import UI_PORT, jaeger_answers
+from aiobs.cli.run_plan import ENDPOINTS, Plan
 from aiobs.errors import AiobsError, NotEnabledError
 from aiobs.settings import Settings
 
@@ -33,33 +36,43 @@ def _wait(settings: Settings, runtime_dir: Path, plan: Plan) -> bool:
     return wait_done(runtime_dir, plan.run_id, WAIT_S, settings=settings)
 
 
-def _lines(plan: Plan, settings: Settings, runtime_dir: Path, how: Exit, command: Sequence[str], *, done: bool) -> list[str]:
+def _lines(
+    plan: Plan, settings: Settings, runtime_dir: Path, how: Exit, command: Sequence[str], *, done: bool
+) -> list[str]:
     lines = [""]
+    recorded: bool | None = None
     if plan.folder is not None:
-        lines += _summary(plan.folder, how)
+        text, recorded = _summary(plan.folder, how)
+        lines += text
     else:
         lines.append(f"aiobs: the command {how}")
-    lines += why_nothing(plan.log, command)
+    lines += why_nothing(plan.log, command, recorded=recorded)
     if settings.agent == "off":
-        lines.append("aiobs: AIOBS_AGENT=off: records stay in the runtime directory until an agent or `aiobs recover` takes them")
+        lines.append(
+            "aiobs: AIOBS_AGENT=off: records stay in the runtime directory until an agent or `aiobs recover` takes them"
+        )
     elif not done:
-        lines.append(f"aiobs: the agent is still busy after {WAIT_S:g} s; it goes on by itself, see `aiobs agent --status`")
+        lines.append(
+            f"aiobs: the agent is still busy after {WAIT_S:g} s; it goes on by itself, see `aiobs agent --status`"
+        )
     lines += _endpoint(plan, settings, runtime_dir)
     if plan.folder is not None:
         lines.append(f"aiobs: run folder {_short(plan.folder)}")
     return lines
 
 
-def _summary(folder: Path, how: Exit) -> list[str]:
+def _summary(folder: Path, how: Exit) -> tuple[list[str], bool | None]:
+    """The summary, and whether it shows a process that recorded (None: not known)."""
     from aiobs.cli.report import report
     from aiobs.cli.report_text import render
 
     try:
-        return render(report(folder), width=_width(), color=sys.stderr.isatty())
+        found = report(folder)
+        return render(found, width=_width(), color=sys.stderr.isatty()), bool(found["processes"])
     except NotEnabledError as error:
-        return [f"aiobs: the command {how}; for a summary: {error}"]
+        return [f"aiobs: the command {how}; for a summary: {error}"], None
     except AiobsError as error:
-        return [f"aiobs: the command {how}; no summary: {error}"]
+        return [f"aiobs: the command {how}; no summary: {error}"], None
 
 
 def _width() -> int:
@@ -68,46 +81,72 @@ def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def why_nothing(log: Path, command: Sequence[str]) -> list[str]:
-    """Why no Python process recorded, if so; nothing where one did."""
+def why_nothing(log: Path, command: Sequence[str], *, recorded: bool | None = None) -> list[str]:
+    """Why no Python process recorded, if so; nothing where one did. `recorded`: what the run folder shows."""
     outcomes = list(read_notes(log))
-    if any(outcome == STARTED for _, _, outcome in outcomes):
-        return [f"aiobs: {outcome}" for outcome in sorted({outcome for _, _, outcome in outcomes if outcome.startswith(FAILED)})]
+    if recorded or (recorded is None and any(outcome == STARTED for _, _, outcome in outcomes)):
+        return [
+            f"aiobs: {outcome}"
+            for outcome in sorted({outcome for _, _, outcome in outcomes if outcome.startswith(FAILED)})
+        ]
     missing = sorted({executable for _, executable, outcome in outcomes if outcome.startswith(MISSING)})
     if missing:
-        return [f"aiobs: nothing was recorded inside {each}: aiobs is not installed there; run  {each} -m pip install aiobs-sdk" for each in missing]
+        return [
+            f"aiobs: nothing was recorded inside {each}: aiobs is not installed there; run  {each} -m pip install aiobs-sdk"
+            for each in missing
+        ]
     failed = [outcome for _, _, outcome in outcomes if outcome.startswith(FAILED)]
     if failed:
         return [f"aiobs: nothing was recorded: {failed[0]}; see `aiobs doctor`"]
     if any(outcome == HOOKED for _, _, outcome in outcomes):
-        return ["aiobs: only the run itself was recorded: no Python process of the command imported PyTorch or OpenTelemetry"]
+        return [
+            "aiobs: only the run itself was recorded: no Python process of the command imported PyTorch or OpenTelemetry"
+        ]
     skipped = [outcome for _, _, outcome in outcomes if outcome.startswith(SKIPPED)]
     if skipped:
         return [f"aiobs: only the run itself was recorded: every Python process was {skipped[0]}"]
-    switches = [word for word in command[1:4] if word.startswith("-") and set(word[1:]) & set("IES") and word[1:].isalpha()]
+    switches = [
+        word for word in command[1:4] if word.startswith("-") and set(word[1:]) & set("IES") and word[1:].isalpha()
+    ]
     if switches:
-        return [f"aiobs: only the run itself was recorded: Python's {switches[0]} keeps PYTHONPATH or sitecustomize out; call aiobs.init() in the code"]
+        return [
+            f"aiobs: only the run itself was recorded: Python's {switches[0]} keeps PYTHONPATH or sitecustomize out; call aiobs.init() in the code"
+        ]
     return ["aiobs: only the run itself was recorded: the command started no Python process that reads PYTHONPATH"]
 
 
 def _endpoint(plan: Plan, settings: Settings, runtime_dir: Path) -> list[str]:
-    remote = [name for name in settings.exporters if name in ("otlp",)]
-    if not remote:
+    """Whether the endpoint took the spans."""
+    if "otlp" not in settings.exporters:
         return []
-    address = next((plan.environment[name] for name in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT") if plan.environment.get(name)), "the default endpoint")
-    for route in read_status(runtime_dir).get("routes", ()):
-        if route.get("run_id") != plan.run_id:
-            continue
-        outlet = route.get("exporters", {}).get("otlp", {})
-        sent, waiting, error = outlet.get("exported", {}).get("traces", 0), outlet.get("waiting", 0), outlet.get("last_error", "")
-        dropped = sum(outlet.get("dropped", {}).values())
-        lines = [f"aiobs: {sent:,} spans sent to {address}"]
-        if waiting:
-            lines.append(f"aiobs: {waiting:,} items wait for {address} ({error or 'sending'}); they are sent when it answers")
-        if dropped:
-            lines.append(f"aiobs: {dropped:,} items were refused or dropped: {outlet.get('dropped')}")
-        return lines
-    return [f"aiobs: nothing is known of {address}; see `aiobs doctor`"]
+    address = next(
+        (plan.environment[name] for name in ENDPOINTS[1::-1] if plan.environment.get(name)), "the default endpoint"
+    ).rpartition("@")[2]
+    status = read_status(runtime_dir)
+    routes = [
+        route for kind in ("routes", "ended") for route in status.get(kind, ()) if route.get("run_id") == plan.run_id
+    ]
+    problems = [text for route in routes for name, text in route.get("problems", {}).items() if name == "otlp"]
+    outlets = [route["exporters"]["otlp"] for route in routes if "otlp" in route.get("exporters", {})]
+    if problems or not outlets:
+        return [f"aiobs: nothing was sent to {address}: {problems[0] if problems else 'see `aiobs doctor`'}"]
+    sent = sum(outlet.get("exported", {}).get("traces", 0) for outlet in outlets)
+    waiting = sum(outlet.get("waiting", 0) for outlet in outlets)
+    dropped = Counter[str]()
+    for outlet in outlets:
+        dropped.update(outlet.get("dropped", {}))
+    lines = [f"aiobs: {count(sent, 'span')} sent to {address}"] if sent or not waiting else []
+    if waiting:
+        error = next((outlet["last_error"] for outlet in outlets if outlet.get("last_error")), "still sending")
+        lines.append(f"aiobs: {count(waiting, 'item')} wait for {address}, to be sent when it takes them: {error}")
+    if dropped:
+        lines.append(
+            f"aiobs: not taken by {address}: "
+            + ", ".join(f"{number:,} items ({reason})" for reason, number in dropped.items())
+        )
+    if sent and jaeger_answers():
+        lines.append(f"aiobs: look at it in Jaeger: http://localhost:{UI_PORT}/trace/{plan.context.trace_id.hex()}")
+    return lines
 
 
 def _short(path: Path) -> str:

@@ -36,7 +36,9 @@ def find_run(given: str | None) -> Path:
         raise RecordError(given, f"there is no such run folder, here or in {RUNS}/")
     found = [folder for folder in runs.iterdir() if folder.is_dir()] if runs.is_dir() else []
     if not found:
-        raise RecordError(str(runs), "holds no runs; name a run folder, or record one with  aiobs run -- python train.py")
+        raise RecordError(
+            str(runs), "holds no runs; name a run folder, or record one with  aiobs run -- python train.py"
+        )
     return max(found, key=lambda folder: folder.stat().st_mtime_ns)
 
 

@@ -18,7 +18,9 @@ from aiobs.propagation import Context
 ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_", "LOGS_"))
 RUNS = "aiobs-runs"
 """Folder of run folders in the working directory."""
-_INTERPRETER = re.compile(r"(python|pypy)[\d.]*|env|bash|sh|dash|zsh|torchrun|accelerate|uv|poetry|time|nice|nohup|srun|mpirun")
+_INTERPRETER = re.compile(
+    r"(python|pypy)[\d.]*|env|bash|sh|dash|zsh|torchrun|accelerate|uv|poetry|time|nice|nohup|srun|mpirun"
+)
 _SCRIPT = re.compile(r"[^=]*\.(py|pyz|sh|ipynb)")
 
 
@@ -52,7 +54,11 @@ def command_name(command: Sequence[str]) -> str:
     for position, word in enumerate(words[:-1]):
         if word == "-c":
             return _safe(Path(words[0]).name)
-        if word == "-m" and re.fullmatch(r"[\w.]+", words[position + 1]) and not words[position + 1].startswith("torch.distributed"):
+        if (
+            word == "-m"
+            and re.fullmatch(r"[\w.]+", words[position + 1])
+            and not words[position + 1].startswith("torch.distributed")
+        ):
             return words[position + 1].removesuffix(".__main__").rpartition(".")[2]
     for word in words:
         if _SCRIPT.fullmatch(word):
@@ -85,7 +91,9 @@ def make_folder(given: str, name: str) -> Path:
                 continue
             return folder
     except OSError as error:
-        raise SettingError("--run-dir", str(base), f"cannot be made ({error.strerror}); name another folder, or use --no-folder") from error
+        raise SettingError(
+            "--run-dir", str(base), f"cannot be made ({error.strerror}); name another folder, or use --no-folder"
+        ) from error
     raise SettingError("--run-dir", str(base), "exists a thousand times")
 
 
@@ -130,12 +138,11 @@ def _node(environment: Mapping[str, str]) -> int:
 
 def new_run_id(environment: Mapping[str, str]) -> str:
     """The job's id where launchers of several nodes must agree on one, else a random one."""
-    nested = environment.get(LAUNCHER)
     given = environment.get("AIOBS_RUN_ID")
-    if given and not nested:
+    if given:
         return given
     job = environment.get("SLURM_JOB_ID")
-    if job and not nested:
+    if job and not environment.get(LAUNCHER):
         return f"slurm-{job}-{environment.get('SLURM_STEP_ID', '0')}-{environment.get('SLURM_RESTART_COUNT', '0')}"
     return ids.random_trace_id().hex()
 
@@ -156,7 +163,9 @@ def original_environment() -> dict[str, str]:
     return environment
 
 
-def child_environment(base: Mapping[str, str], *, context: Context, settings: Mapping[str, str], log: Path, triggers: Sequence[str]) -> dict[str, str]:
+def child_environment(
+    base: Mapping[str, str], *, context: Context, settings: Mapping[str, str], log: Path, triggers: Sequence[str]
+) -> dict[str, str]:
     """The command's environment: the caller's, the run's identity, and our folder first on ``PYTHONPATH``."""
     environment = propagation.child_environment(context, base)
     environment.update(settings)

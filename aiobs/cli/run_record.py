@@ -36,7 +36,7 @@ class RunRecord:
     def __init__(self, plan: Plan, command: Sequence[str], settings: Settings, runtime_dir: Path) -> None:
         # The same route as the command's processes have, so that one set of exporters serves all of the run.
         route = identity.route(settings, plan.environment)
-        resource = identity.resource(settings, plan.environment)
+        resource = identity.resource(settings, plan.environment, route)
         resource[names.SERVICE_NAME] = settings.service_name or plan.name
         resource[names.PROCESS_ROLE] = ROLE
         recorder.start(settings, resource, route, runtime_dir / "records")

@@ -28,10 +28,19 @@ def parser() -> argparse.ArgumentParser:
         epilog="Jaeger takes traces only, so that is what is sent unless --signals says otherwise.",
     )  # fmt: skip
     made.add_argument("run", nargs="?", help="run folder, its name in aiobs-runs/, or a file; default: the newest run")
-    made.add_argument("--endpoint", metavar="URL", help="such as http://localhost:4318; default: OTEL_EXPORTER_OTLP_ENDPOINT")
+    made.add_argument(
+        "--endpoint", metavar="URL", help="such as http://localhost:4318; default: OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
     made.add_argument("--protocol", choices=("http/protobuf", "http/json", "grpc"), help="default: http/protobuf")
-    made.add_argument("--header", metavar="NAME=VALUE", action="append", default=[], help="sent with every request; may be repeated")
-    made.add_argument("--signals", default="traces", metavar="NAMES", help="traces, metrics, logs, separated by commas, or all; default: traces")
+    made.add_argument(
+        "--header", metavar="NAME=VALUE", action="append", default=[], help="sent with every request; may be repeated"
+    )
+    made.add_argument(
+        "--signals",
+        default="traces",
+        metavar="NAMES",
+        help="traces, metrics, logs, separated by commas, or all; default: traces",
+    )
     return made
 
 
@@ -75,7 +84,9 @@ def main(argv: Sequence[str]) -> int:
     return 1 if refused.total() else 0
 
 
-def endpoint_environment(endpoint: str | None, protocol: str | None, headers: Sequence[str], signals: Sequence[str]) -> dict[str, str]:
+def endpoint_environment(
+    endpoint: str | None, protocol: str | None, headers: Sequence[str], signals: Sequence[str]
+) -> dict[str, str]:
     """The ``OTEL_*`` variables for an exporter: this process's, with what the options say instead."""
     environment = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
     if endpoint is not None:

@@ -15,9 +15,13 @@ from aiobs.cli.run_folder import find_run
 
 def parser() -> argparse.ArgumentParser:
     """The verb's options."""
-    made = argparse.ArgumentParser(prog="aiobs summary", description="What happened in a run: steps, phases, slow steps, what died and how.")
+    made = argparse.ArgumentParser(
+        prog="aiobs summary", description="What happened in a run: steps, phases, slow steps, what died and how."
+    )
     made.add_argument("run", nargs="?", help="run folder, or its name in aiobs-runs/; default: the newest there")
-    made.add_argument("--json", action="store_true", help="everything as JSON; times in seconds, points in time in Unix ns")
+    made.add_argument(
+        "--json", action="store_true", help="everything as JSON; times in seconds, points in time in Unix ns"
+    )
     return made
 
 

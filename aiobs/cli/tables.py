@@ -12,7 +12,9 @@ from aiobs.errors import NotEnabledError, RecordError
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_VALUE = 'STRUCT("stringValue" VARCHAR, "intValue" VARCHAR, "doubleValue" VARCHAR, "boolValue" VARCHAR, "arrayValue" JSON)'
+_VALUE = (
+    'STRUCT("stringValue" VARCHAR, "intValue" VARCHAR, "doubleValue" VARCHAR, "boolValue" VARCHAR, "arrayValue" JSON)'
+)
 _ATTRIBUTES = f'STRUCT("key" VARCHAR, "value" {_VALUE})[]'
 _EVENT = f'STRUCT("name" VARCHAR, "timeUnixNano" BIGINT, "attributes" {_ATTRIBUTES})[]'
 _SPAN = (
@@ -103,7 +105,7 @@ def load(folder: Path) -> DuckDBPyConnection:
             source, parameters = _source(folder, signal, groups, kind)
             db.execute(
                 f"""CREATE TEMP TABLE raw_{signal} AS SELECT g['resource']['attributes'] AS resource, s['scope']['name'] AS scope,
-                s['{items}'] AS items FROM (SELECT g, unnest(g['{scopes}']) AS s FROM (SELECT unnest({groups}) AS g FROM {source}))""",  # noqa: S608 - no user text
+                s['{items}'] AS items FROM (SELECT g, unnest(g['{scopes}']) AS s FROM (SELECT unnest({groups}) AS g FROM {source}))""",
                 parameters,
             )
         db.execute(_TABLES)

@@ -8,7 +8,15 @@ from collections.abc import Iterable, Sequence
 BOLD, DIM, RED, PLAIN = "\033[1m", "\033[2m", "\033[31m", "\033[0m"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, indent: int = 2, gap: int = 3, width: int = 200) -> list[str]:
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    left: int = 1,
+    indent: int = 2,
+    gap: int = 3,
+    width: int = 200,
+) -> list[str]:
     """Lines of a table: the first `left` columns and the last one flush left when it holds text, others right.
 
     A head that ends in ``<`` makes its column flush left. Columns that are empty in every row are left out; the

@@ -46,16 +46,22 @@ def _loader(path: str) -> Callable[[], Callable[[], Patch]]:
     return load
 
 
-def install_all(settings: Settings) -> None:
-    """Install every patch that `settings` does not switch off: now where its library is imported, else then."""
+def install_all(settings: Settings, *, only: str = "") -> None:
+    """Install every patch (or `only` that of this name) that `settings` does not switch off: now where its library
+    is imported, else then."""
     if "all" in settings.patches_off:
         return
     for name, module, load in known():
-        if name not in settings.patches_off and (name, module) not in _waiting and (name, module) not in _installed:
-            _waiting[name, module] = when_imported(module, _installer((name, module), load, settings))
+        if name in settings.patches_off or only not in ("", name):
+            continue
+        key = name, module
+        if key not in _waiting and key not in _installed:
+            _waiting[key] = when_imported(module, _installer(key, load, settings))
 
 
-def _installer(key: tuple[str, str], load: Callable[[], Callable[[], Patch]], settings: Settings) -> Callable[..., None]:
+def _installer(
+    key: tuple[str, str], load: Callable[[], Callable[[], Patch]], settings: Settings
+) -> Callable[..., None]:
     def install(_module: object) -> None:
         patch = load()()
         try:
@@ -69,16 +75,22 @@ def _installer(key: tuple[str, str], load: Callable[[], Callable[[], Patch]], se
     return install
 
 
-def remove_all() -> None:
-    """Finish what is being recorded and put every patched object back."""
-    while _waiting:
-        _waiting.popitem()[1]()
-    while _installed:
-        key, patch = _installed.popitem()
+def remove(name: str) -> None:
+    """Take the patch of that name out: finish what it is recording and put every patched object back."""
+    for key in [key for key in _waiting if key[0] == name]:
+        _waiting.pop(key)()
+    for key in [key for key in _installed if key[0] == name]:
+        patch = _installed.pop(key)
         try:
             patch.remove()
         except Exception as error:
-            swallow(f"patches.{key[0]}", error)
+            swallow(f"patches.{name}", error)
+
+
+def remove_all() -> None:
+    """Take all patches out, the last first."""
+    for name in reversed([*dict.fromkeys(name for name, _ in [*_waiting, *_installed])]):
+        remove(name)
 
 
 def active() -> list[str]:

@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from aiobs.clock import monotonic_ns, wall_offset_ns
 from aiobs.errors import RecordError
 from aiobs.recorder import layout as at
+from aiobs.recorder.compiled import core
 
 _serial = count().__next__
 _head = at.HEAD.pack_into
@@ -58,6 +59,7 @@ class Flight:
         free: free open-span slots: offset, and number where it stands in a head's first word.
         areas: offsets of free step areas.
         wall_offset: wall clock - monotonic clock, ns.
+        writer: the memory and the counter of `next_seq` as the compiled core sees them; None in pure Python.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class Flight:
         "ring_at",
         "schemas",
         "wall_offset",
+        "writer",
     )
 
     def __init__(self, directory: Path, ring_bytes: int, clip_at: int) -> None:
@@ -106,10 +109,11 @@ class Flight:
         )  # fmt: skip
         self._put(at.CURSOR, at.FIRST_SEQ)
         self._put(at.EXIT_CODE, at.EXIT_UNKNOWN & (1 << 64) - 1)
-        self.next_seq = count(at.FIRST_SEQ).__next__
         # Popping from the end hands out the lowest slots again and again: few pages are ever touched.
         self.free = [(at.SLOTS_AT + i * at.CELL_BYTES, i << 16) for i in reversed(range(at.SLOTS))]
         self.areas = [at.AREAS_AT + i * at.AREA_BYTES for i in reversed(range(at.AREAS))]
+        self.writer: Any = None if core is None else core.Writer(mm, self.free, at.RING_AT, self.cells, at.FIRST_SEQ)
+        self.next_seq: Callable[[], int] = count(at.FIRST_SEQ).__next__ if core is None else self.writer.next_seq
 
     def _map(self, temporary: Path) -> mmap.mmap:
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -195,6 +199,8 @@ class Flight:
     def detach(self) -> None:
         """Go on with scratch memory: what is still written by anyone goes nowhere (closed, or after a fork)."""
         self.mm = mmap.mmap(-1, at.file_bytes(self.cells))
+        if self.writer is not None:
+            self.writer.move(self.mm)
         # A program may have closed every descriptor it did not know and got the number again for its own.
         with contextlib.suppress(OSError):
             if os.fstat(self._descriptor).st_ino == self._inode:

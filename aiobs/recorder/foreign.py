@@ -7,8 +7,9 @@ from typing import Any
 
 from aiobs.propagation import Context
 from aiobs.recorder import layout as at
+from aiobs.recorder.hot import thread
+from aiobs.recorder.rest import EVENT_LIMIT
 from aiobs.recorder.schema import family, json_bytes, plain
-from aiobs.recorder.spans import EVENT_LIMIT, _thread
 from aiobs.recorder.state import Foreign, state, wake
 
 _STATUS_FLAGS = {0: 0, 1: at.FLAG_OK, 2: at.FLAG_ERROR}
@@ -54,7 +55,7 @@ def open_mark(
     number = shifted >> 16
     at.HEAD.pack_into(
         flight.mm, slot, at.SPAN, flags, number, schema, *_trace(trace_id), int.from_bytes(span_id, "big"),
-        int.from_bytes(parent_id, "big"), _thread.number, len(payload), 0, start_ns, 0, 0, 1,
+        int.from_bytes(parent_id, "big"), thread.number, len(payload), 0, start_ns, 0, 0, 1,
     )  # fmt: skip
     return number
 
@@ -90,7 +91,7 @@ def write_span(
         payload = payload[: at.PAYLOAD_LIMIT] if not extra else family(name, kind, scope, version, flight).encode(attributes, flight)[1] + json_bytes(extra)  # fmt: skip
     flight.write(
         at.SPAN, flags, slot if slot >= 0 else at.NO_SLOT, schema, _trace(trace_id), int.from_bytes(span_id, "big"),
-        int.from_bytes(parent_id, "big"), _thread.number, start_ns, 0, end_ns, payload,
+        int.from_bytes(parent_id, "big"), thread.number, start_ns, 0, end_ns, payload,
     )  # fmt: skip
     if slot >= 0:
         place = at.SLOTS_AT + slot * at.CELL_BYTES

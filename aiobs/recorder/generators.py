@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
-from aiobs.recorder.spans import Span, _current
+from aiobs.recorder.hot import current_span
+from aiobs.recorder.spans import Span
+from aiobs.recorder.state import state
 
 
 def drive(span: Span, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -15,11 +17,12 @@ def drive(span: Span, generator: Generator[Any, Any, Any]) -> Generator[Any, Any
     span.start()
     try:
         while True:
-            token = _current.set(span)
+            span.token = state.foreign()[0] if state.foreign is not None else None
+            token = current_span.set(span)
             try:
                 item = step(*given)
             finally:
-                _current.reset(token)
+                current_span.reset(token)
             try:
                 value = yield item
             except GeneratorExit:
@@ -47,12 +50,13 @@ async def drive_async(span: Span, generator: AsyncGenerator[Any, Any]) -> AsyncI
     span.start()
     try:
         while True:
-            token = _current.set(span)
+            span.token = state.foreign()[0] if state.foreign is not None else None
+            token = current_span.set(span)
             try:
                 item = await step(*given)
             finally:
                 try:
-                    _current.reset(token)
+                    current_span.reset(token)
                 except ValueError:
                     pass  # finished by another task than the one that began this turn
             try:

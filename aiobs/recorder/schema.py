@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiobs.recorder import layout as at
+from aiobs.recorder.compiled import core
 from aiobs.recorder.flight import Flight
 from aiobs.recorder.state import on_new_flight, state
 
@@ -89,7 +90,9 @@ class Form:
         if _forms.count < FORM_LIMIT:
             _forms.count += 1
             self.schema = flight.append_numbered(at.ENTRY_SCHEMA, {**family.entry, "keys": keys, "types": letters})
-        self.pack: Pack = _pack_function(letters) if keys else _nothing
+        self.pack: Pack = _nothing
+        if keys:
+            self.pack = _pack_function(letters) if core is None else core.Shape(letters, self.schema)
 
 
 def _nothing(_values: Iterable[Any]) -> bytes:

@@ -11,8 +11,11 @@ from aiobs import names
 from aiobs.clock import monotonic_ns
 from aiobs.guard import swallow
 from aiobs.recorder import layout as at
+from aiobs.recorder.around import current
+from aiobs.recorder.hot import thread
+from aiobs.recorder.opening import span
+from aiobs.recorder.rest import write_event
 from aiobs.recorder.schema import OWN_SCOPE, family, plain
-from aiobs.recorder.spans import _thread, current, span, write_event
 from aiobs.recorder.state import state, wake
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,7 +56,7 @@ def log(values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
                 flight.add(at.UNRECORDED)
         if not numbers:
             return
-        steps = _thread.steps
+        steps = thread.steps
         aux = 0
         if steps is not None and (steps.open or steps.number):
             # After the optimizer step, and with no later phase begun, the loss is still that of the last step.
@@ -65,7 +68,7 @@ def log(values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
             trace = int.from_bytes(owner.trace_id[:8], "big"), int.from_bytes(owner.trace_id[8:], "big")
             identity = int.from_bytes(owner.span_id, "big")
         schema, payload = family(LOG_FAMILY, 1, OWN_SCOPE, "", flight).encode(numbers, flight)
-        flight.write(at.SCALARS, 0, at.NO_SLOT, schema, trace, identity, 0, _thread.number, monotonic_ns(), aux, 0, payload)  # fmt: skip
+        flight.write(at.SCALARS, 0, at.NO_SLOT, schema, trace, identity, 0, thread.number, monotonic_ns(), aux, 0, payload)  # fmt: skip
     except Exception as error:
         flight.add(at.UNRECORDED)
         swallow("recorder.log", error)

@@ -68,12 +68,15 @@ def spans_in(body: bytes) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60 + 4 * KILLS)
 def test_every_span_arrives_once_though_the_agent_is_killed_again_and_again(
     tmp_path: Path, runtime_dir: Path, recorded: Callable[..., subprocess.Popen[bytes]], sink: Any
 ) -> None:
     make_runtime_dir(load_settings())
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.endpoint}
-    process = recorded(BUSY, exporters=("jsonl", "otlp"), environment=environment)
+    # Agents that hardly live read slowly; what the ring overwrites meanwhile is lost by design, and not the question.
+    ring = {"AIOBS_RING_BYTES": "96m"}
+    process = recorded(BUSY, exporters=("jsonl", "otlp"), environment=environment, variables=ring)
     chance = random.Random()  # other moments in every run
     for _ in range(KILLS):
         agent = start_agent(runtime_dir)
@@ -91,7 +94,8 @@ def test_every_span_arrives_once_though_the_agent_is_killed_again_and_again(
     finished = set((tmp_path / "finished").read_text().split())
     assert len(finished) > 1000
     on_disk = exported(tmp_path / "run")
-    assert finished - set(on_disk) == set()
+    lost = finished - set(on_disk)
+    assert not lost, f"{len(lost)} of {len(finished)}"
     assert [span for span, count in on_disk.items() if count > 1] == []
     assert len(on_disk) == len(finished) + 2  # the span around all, and its announcement
     assert set(sink.accepted) == set(on_disk)
@@ -99,7 +103,6 @@ def test_every_span_arrives_once_though_the_agent_is_killed_again_and_again(
     # can do better, and receivers drop equal spans. It may happen once a kill, with one body.
     assert sum(sink.bodies.values()) - len(sink.bodies) <= KILLS
     once = Counter(span for body in sink.bodies for span in spans_in(body))
-    print("sent again:", sum(sink.bodies.values()) - len(sink.bodies))
     assert set(once.values()) == {1}, "a span was encoded into two different requests"
     assert list((runtime_dir / "records").glob("*.fr")) == []
     assert list((runtime_dir / "spool").rglob("*.body")) == []

@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ while True:
     time.sleep(0.002)
 """
 
-WAYS = {
+WAYS: dict[str, tuple[str, signal.Signals | None, dict[str, Any]]] = {
     "SIGKILL": ("time.sleep(60)", signal.SIGKILL, {"cause": "signal", "signal": "SIGKILL"}),
     "SIGTERM": ("time.sleep(60)", signal.SIGTERM, {"cause": "signal", "signal": "SIGTERM"}),
     "SIGABRT": ("time.sleep(60)", signal.SIGABRT, {"cause": "signal", "signal": "SIGABRT"}),
@@ -79,6 +80,11 @@ def spans_of(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
                         if not span["name"].endswith(names.STARTED_SUFFIX):
                             found.setdefault(span["spanId"], []).append(span)
     return found
+
+
+def is_adopted(runtime_dir: Path, pid: int) -> bool:
+    """Whether the agent watches the process."""
+    return any(record.startswith(f"{pid}-") for record in read_status(runtime_dir).get("adopted", []))
 
 
 def attributes(span: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +113,7 @@ def memory_group(request: pytest.FixtureRequest, until: Callable[..., Any]) -> I
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60 + 4 * TRIALS)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_crash_loses_no_span(
     way: str, tmp_path: Path, recorded: Callable[..., Any], memory_group: Path | None, until: Callable[..., Any]
@@ -125,7 +132,7 @@ def test_a_crash_loses_no_span(
         process.stdin.flush()
         assert process.stdout.readline() == b"ready\n"
         # How a process ended that nobody had seen yet cannot be known.
-        until(lambda: any(seen.startswith(f"{process.pid}-") for seen in read_status(runtime_dir).get("adopted", [])))
+        until(partial(is_adopted, runtime_dir, process.pid))
         time.sleep(chance.random() * 0.2)
         if number is not None:
             process.send_signal(number)

@@ -147,9 +147,7 @@ def test_partial_success_is_counted_and_never_sent_again(sink: Any, lane: Lane, 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("garbage", [b"\xff\x00 what \xfe" * 10, b"<html>login</html>"])
-def test_garbage_in_a_success_is_a_success(
-    sink: Any, lane: Lane, sending: Any, until: Until, garbage: bytes
-) -> None:
+def test_garbage_in_a_success_is_a_success(sink: Any, lane: Lane, sending: Any, until: Until, garbage: bytes) -> None:
     sink.behave = lambda n: (200, {"Content-Type": "text/html"}, garbage)
     made = exporter(sink.endpoint)
     sending(made)

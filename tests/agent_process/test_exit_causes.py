@@ -29,7 +29,9 @@ ENDINGS = [
 
 def start(code: str) -> subprocess.Popen[bytes]:
     """A process that runs `code` once a line arrives on its standard input."""
-    program = f"import os, sys, resource\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\nsys.stdin.readline()\n{code}\n"
+    program = (
+        f"import os, sys, resource\nresource.setrlimit(resource.RLIMIT_CORE, (0, 0))\nsys.stdin.readline()\n{code}\n"
+    )
     return subprocess.Popen([sys.executable, "-S", "-c", program], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 

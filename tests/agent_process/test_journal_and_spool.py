@@ -165,7 +165,7 @@ def test_a_full_disk_is_said_once_and_memory_stands_in_up_to_its_limit(
     count = MEMORY_BYTES // size + 4
     for number in range(count):
         lane.put(body(f"{number:03}" + "x" * (size - 3), items=10))
-    assert not lane.durable
+    assert [lane.durable] == [False]  # not narrowed: it changes below
     assert len([record for record in caplog.records if "cannot be written" in record.getMessage()]) == 1
     assert lane.dropped == {"disk_full": 40}
     assert [text[:3] for text in drain(lane)] == [f"{number:03}" for number in range(4, count)]

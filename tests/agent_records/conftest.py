@@ -49,6 +49,19 @@ def step(work=lambda: None):
         pass
     recorder.steps().mark_end()
 
+def timed(ms):
+    # A step that took so long, to the nanosecond; its phases all last until its end.
+    global clock
+    steps = recorder.steps()
+    clock += 10**9
+    steps.begin(None, clock)
+    for name, at in (("data.wait", 0), ("forward", 1000), ("backward", ms * 10**6), ("optimizer", ms * 10**6)):
+        token = steps.enter(recorder.phase_id(name), clock + at)
+        steps.leave(token)
+    steps.close(clock + ms * 10**6 + 1)
+
+clock = time.monotonic_ns() - 10**12
+
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -112,7 +125,9 @@ class Recorded:
     def start(self, code: str, **environment: str) -> subprocess.Popen[str]:
         env = {**os.environ, "RECORDS": str(self.directory), **environment}
         program = PRELUDE + textwrap.dedent(code)
-        return subprocess.Popen([sys.executable, "-c", program], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", program], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def run(self, code: str, **environment: str) -> FlightReader:
         """The reader of the record that the program left."""

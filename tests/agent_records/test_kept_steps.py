@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from aiobs import ids
 from aiobs.agent.assemble import Assembler
 from aiobs.agent.exits import Exit
@@ -66,32 +68,28 @@ def test_first_every_and_last_are_kept_and_metrics_see_all(recorded: Any) -> Non
     assert {exemplar.span_id for exemplar in duration.exemplars} <= exported
     phases = {point.attributes["aiobs.phase"]: point for point in told.metric("aiobs.train.phase.duration").points}
     assert set(phases) == {"data.wait", "forward", "backward", "optimizer", "other"}
-    assert sum(point.sum for point in phases.values()) == __import__("pytest").approx(duration.sum)
+    assert sum(point.sum for point in phases.values()) == pytest.approx(duration.sum)
     assert told.metric("aiobs.data.wait.duration").points[0].count == 35
 
 
 def test_a_slow_step_is_kept_but_not_more_than_one_in_ten(recorded: Any) -> None:
     reader = recorded.run("""
         start(keep_first=0, keep_every=0, keep_slow_ratio=3.0)
-        for i in range(40):
-            step(lambda: time.sleep(0.05 if i == 20 else 0.001))
-            recorder.steps().close()
-        for i in range(30):
-            step(lambda: time.sleep(0.05))
-            recorder.steps().close()
+        for i in range(70):
+            timed(50 if i == 20 or i >= 40 else 1)
         recorder.stop()
     """)
     steps = recorded.told(reader, ending=DONE).steps()
     slow = [number for number, reason in steps.items() if reason == "slow"]
     assert 20 in slow
-    assert len([number for number in slow if number < 40]) <= 2  # a busy machine may add one
+    assert [number for number in slow if number < 40] == [20]
     assert 1 <= len([number for number in slow if number >= 40]) <= 6
     assert steps[69] == "last"
 
 
 def test_the_step_a_process_died_in_is_truncated(recorded: Any) -> None:
     reader = recorded.run("""
-        start(keep_first=0, keep_every=0)
+        start(keep_first=0, keep_every=0, keep_slow_ratio=1000.0)
         for i in range(5):
             step()
             recorder.steps().close()
@@ -117,7 +115,7 @@ def test_the_step_a_process_died_in_is_truncated(recorded: Any) -> None:
 
 def test_a_step_that_was_over_when_the_process_died_is_no_failure(recorded: Any) -> None:
     reader = recorded.run("""
-        start(keep_first=0, keep_every=0)
+        start(keep_first=0, keep_every=0, keep_slow_ratio=1000.0)
         step()
         recorder.steps().close()
         step()          # its optimizer has ended; the next step has not begun
@@ -132,7 +130,7 @@ def test_a_step_that_was_over_when_the_process_died_is_no_failure(recorded: Any)
 
 def test_died_between_two_steps_in_the_next_phase(recorded: Any) -> None:
     reader = recorded.run("""
-        start(keep_first=0, keep_every=0)
+        start(keep_first=0, keep_every=0, keep_slow_ratio=1000.0)
         step()
         phase("data.wait").__enter__()
         kill()
@@ -148,10 +146,9 @@ def test_died_between_two_steps_in_the_next_phase(recorded: Any) -> None:
 
 RANK = """
     rank = int(os.environ["R"])
-    start(rank=rank, world_size=int(os.environ.get("W", 3)), keep_first=1, keep_every=0, keep_slow_ratio=8.0)
+    start(rank=rank, world_size=int(os.environ.get("W", 3)), keep_first=1, keep_every=0, keep_slow_ratio=10.0)
     for i in range(40):
-        step(lambda: time.sleep(0.04 if (rank, i) == (1, 30) else 0.001))
-        recorder.steps().close()
+        timed(40 if (rank, i) == (1, 30) else 1)
         if (rank, i) == (2, int(os.environ.get("DIE", 99))):
             phase("forward").__enter__()
             kill()
@@ -206,7 +203,7 @@ def test_steps_asked_for_are_kept_also_those_just_gone_by(recorded: Any) -> None
 
 def test_a_step_that_hangs_is_announced_and_kept(recorded: Any, wait_for: Any) -> None:
     process = recorded.start("""
-        start(keep_first=0, keep_every=0, environment={"AIOBS_STARTED_AFTER": "0.05"})
+        start(keep_first=0, keep_every=0, keep_slow_ratio=1000.0, environment={"AIOBS_STARTED_AFTER": "0.05"})
         for i in range(3):
             step()
             recorder.steps().close()
@@ -274,10 +271,9 @@ def test_many_phases_are_summarised(recorded: Any) -> None:
 def test_in_a_crowd_a_rank_is_one_span_save_the_extremes(recorded: Any) -> None:
     readers = [
         recorded.run(f"""
-        start(rank={rank}, world_size=300, keep_first=2, keep_every=0)
+        start(rank={rank}, world_size=300, keep_first=2, keep_every=0, keep_slow_ratio=1000.0)
         for i in range(2):
-            step(lambda: time.sleep({0.001 + 0.02 * rank}))
-            recorder.steps().close()
+            timed({1 + 20 * rank})
         recorder.stop()
     """)
         for rank in range(4)
@@ -293,7 +289,7 @@ def test_in_a_crowd_a_rank_is_one_span_save_the_extremes(recorded: Any) -> None:
         fastest, slowest = (ids.step_span_id("run-1", 0, number, rank) for rank in (0, 3))
         assert children == {fastest: 4, slowest: 4}
         middle = told.attributes(steps[ids.step_span_id("run-1", 0, number, 1)])
-        assert middle["aiobs.phase.forward"] > 0.02
+        assert middle["aiobs.phase.forward"] == pytest.approx(0.021, rel=0.1)
 
 
 def test_two_programs_of_one_run_do_not_share_step_ids(recorded: Any) -> None:
@@ -331,7 +327,7 @@ def test_step_numbers_that_begin_again_get_ids_of_their_own(recorded: Any) -> No
 
 def test_an_undecided_step_survives_the_agent(recorded: Any) -> None:
     reader = recorded.run("""
-        start(keep_first=0, keep_every=0)
+        start(keep_first=0, keep_every=0, keep_slow_ratio=1000.0)
         for i in range(10):
             step(lambda: recorder.span("inner", i=i).__enter__().__exit__(None, None, None))
             recorder.event("within", i=i)
@@ -366,7 +362,7 @@ def test_a_held_step_is_not_held_for_ever(recorded: Any) -> None:
 
 def test_the_snapshot_stays_small(recorded: Any) -> None:
     reader = recorded.run("""
-        start(keep_first=0, keep_every=0)
+        start(keep_first=0, keep_every=0, keep_slow_ratio=1000.0)
         for i in range(2000):
             step()
             recorder.steps().close()
@@ -377,3 +373,40 @@ def test_the_snapshot_stays_small(recorded: Any) -> None:
         assembler.take(time.time_ns())
     assert len(json.dumps(assembler.snapshot())) < 20_000
     assert FlightReader(reader.path).position == 1
+
+
+def test_spans_of_a_step_that_was_none_go_under_the_process(recorded: Any) -> None:
+    reader = recorded.run("""
+        start()
+        with recorder.span("process"):
+            recorder.steps().begin()
+            with recorder.span("checkpoint save"):
+                with recorder.span("inner"):
+                    pass
+            recorder.steps().discard()
+            kill()
+    """)
+    told = recorded.told(reader)
+    told.assert_no_orphans()
+    assert told.one("checkpoint save")[3] == told.one("process")[2]
+    assert told.one("inner")[3] == told.one("checkpoint save")[2]
+    assert {row[1] for row in told.rows} == {told.one("process")[1]}
+
+
+def test_an_open_span_of_a_step_long_gone_is_exported_with_what_is_left(recorded: Any) -> None:
+    code = """
+        start(keep_first=0, keep_every=0, keep_slow_ratio=1000.0)
+        process = recorder.start_span("process")
+        for i in range(200):
+            step(lambda: recorder.start_span("lasting", {"i": i}) if i in (10, 190) else None)
+            recorder.steps().close()
+        kill()
+    """
+    told = recorded.told(recorded.run(code))
+    told.assert_no_orphans()
+    lasting = {row[6][0]: row for row in told.named("lasting")}
+    assert lasting[10][3] == told.one("process")[2]
+    assert told.steps() == {190: "failed", 199: "last"}
+    step = next(row for row in told.named("train step") if row[6][0] == 190)
+    assert lasting[190][1] == step[1]
+    assert all(row[7].attributes["aiobs.truncated"] for row in lasting.values())

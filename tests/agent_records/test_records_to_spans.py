@@ -122,6 +122,21 @@ def test_events_links_and_failures(recorded: Any) -> None:
     assert told.metric("aiobs.train.loss").points[0].value == 0.25
 
 
+def test_a_request_is_a_trace_of_its_own_linked_to_the_run(recorded: Any) -> None:
+    reader = recorded.run("""
+        start()
+        request = recorder.start_span("GET /", kind=2)
+        recorder.start_span("query", kind=3, parent=request.context).end()
+        request.end()
+        kill()
+    """)
+    told = recorded.told(reader)
+    request, query = told.one("GET /"), told.one("query")
+    assert (request[3], query[3]) == (b"", request[2])
+    assert [(link.trace_id.hex(), link.span_id.hex()) for link in request[7].links] == [("11" * 16, "22" * 8)]
+    assert query[7] is None
+
+
 def test_the_process_span_tells_how_it_ended(recorded: Any) -> None:
     reader = recorded.run("""
         start()
@@ -212,7 +227,7 @@ def test_open_spans_are_announced_once_even_by_a_new_agent(recorded: Any, wait_f
 def test_a_new_agent_goes_on_where_the_old_one_committed(recorded: Any, turns: int) -> None:
     """The assembler is thrown away and restored between all turns; every span comes out exactly once."""
     reader = recorded.run("""
-        start(keep_first=3, keep_every=5)
+        start(keep_first=3, keep_every=5, keep_slow_ratio=1000.0)
         with recorder.span("process"):
             for i in range(60):
                 step(lambda: recorder.span("inner", i=i).__enter__().__exit__(None, None, None))

@@ -84,14 +84,17 @@ def test_a_reader_behind_a_fast_writer_misreads_nothing(recorded: Any, threads: 
 
 
 def test_what_was_lost_is_said(recorded: Any) -> None:
-    reader = recorded.run("""
+    reader = recorded.run(
+        """
         start()
         process = recorder.start_span("process")
         for i in range(2000):
             with recorder.span("work", i=i):
                 pass
         kill()
-    """, RING=str(512 * layout.CELL_BYTES))
+    """,
+        RING=str(512 * layout.CELL_BYTES),
+    )
     told = recorded.told(reader)
     numbers = [row[6][0] for row in told.named("work")]
     assert numbers == list(range(2000 - len(numbers), 2000))
@@ -162,6 +165,82 @@ def test_a_long_record_that_lost_a_part_is_left_out(recorded: Any) -> None:
     assert [row[6][0] for row in told.named("long")] == [1, 2]
     assert reader.counters()["damaged"] == 0
     assert reader.torn == 2  # the cell, and the record that lacks it
+
+
+def test_parts_without_their_record_do_not_hide_what_follows(recorded: Any) -> None:
+    """A writer thread may die in the middle of a long record; the others go on."""
+    reader = recorded.run("""
+        start()
+        with recorder.span("long", a="x" * 4000, b="x" * 4000, c="x" * 4000):
+            pass
+        for i in range(10):
+            with recorder.span("work", i=i):
+                pass
+        kill()
+    """)
+    parts = -(-(3 * 4000 + 6) // layout.CELL_PAYLOAD) - 1
+    tear(reader.path, 1 + parts)  # the record itself
+    told = recorded.told(reader)
+    assert [row[6][0] for row in told.named("work")] == list(range(10))
+    assert reader.torn == 1
+
+
+def test_a_long_record_with_holes_between_its_parts_is_whole(recorded: Any) -> None:
+    """One thread was killed between taking a number and writing; another finished its record."""
+    reader = recorded.run("""
+        start()
+        from aiobs.recorder.state import state
+        numbers = iter([1, 2, 4, 5, 7, 8, 9, 11])     # 3, 6 and 10 were another thread's
+        state.flight.next_seq = lambda: next(numbers)
+        for i in range(2):
+            with recorder.span("long", i=i, text="x" * 400):
+                pass
+        kill()
+    """)
+    told = recorded.told(reader)
+    assert [row[6] for row in told.named("long")] == [(0, "x" * 400), (1, "x" * 400)]
+    assert reader.torn == 3
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_record_may_come_long_after_its_parts(recorded: Any, restart: bool) -> None:
+    """A thread may lose its turn in the middle of a long record, while others write thousands."""
+    reader = recorded.run("""
+        start()
+        from aiobs.recorder.state import state
+        flight = state.flight
+        late = recorder.start_span("long", {"i": 1, "text": "x" * 400})
+        plain, taken = flight.next_seq, []
+        def slow():
+            taken.append(plain())
+            if len(taken) == 3:
+                flight.next_seq = plain
+                for i in range(3000):
+                    with recorder.span("short", i=i):
+                        pass
+            return taken[-1]
+        flight.next_seq = slow
+        late.end()
+        kill()
+    """)
+    told = recorded.told(reader, restart=restart)
+    assert told.attributes(told.one("long")) == {"i": 1, "text": "x" * 400}
+    assert len(told.named("short")) == 3000
+
+
+def test_short_stretches_do_not_cut_long_records(recorded: Any) -> None:
+    reader = recorded.run("""
+        start()
+        for i in range(5):
+            with recorder.span("long", i=i, text="x" * 9000):
+                pass
+        kill()
+    """)
+    assembler = Assembler(reader.route)
+    while assembler.add(reader, 16):
+        pass
+    ((_, rows),) = assembler.take(time.time_ns(), metrics=False).spans
+    assert [row[6][0] for row in rows] == list(range(5))
 
 
 def test_liveness_follows_the_lock(recorded: Any, wait_for: Callable[..., None]) -> None:

@@ -89,6 +89,12 @@ def measure(attributes: int) -> dict[str, float]:
     }
 
 
+def test_encoding_a_span_costs_a_tenth_of_opentelemetrys() -> None:
+    figures = measure(5)
+    assert figures["aiobs protobuf"] < figures["opentelemetry protobuf"] / 10
+    assert figures["aiobs json"] < figures["opentelemetry protobuf"] / 5
+
+
 def main() -> None:
     for attributes in (0, 5):
         figures = measure(attributes)

@@ -51,7 +51,9 @@ def route(folder: Path, **environment: str) -> Route:
 
 
 def remote(tmp_path: Path, protocol: str) -> Subject:
-    exporter = otlp.create(route(tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL=protocol, OTEL_LOGS_EXPORTER="otlp", OTEL_METRICS_EXPORTER="otlp"))
+    exporter = otlp.create(
+        route(tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL=protocol, OTEL_LOGS_EXPORTER="otlp", OTEL_METRICS_EXPORTER="otlp")
+    )
     sent: list[bytes] = []
 
     def put(batch: Batch) -> None:
@@ -65,7 +67,9 @@ def remote(tmp_path: Path, protocol: str) -> Subject:
                 found += [(s["spanId"], s["name"]) for g in groups for c in g["scopeSpans"] for s in c["spans"]]
             else:
                 request = ExportTraceServiceRequest.FromString(content)
-                found += [(s.span_id.hex(), s.name) for g in request.resource_spans for c in g.scope_spans for s in c.spans]
+                found += [
+                    (s.span_id.hex(), s.name) for g in request.resource_spans for c in g.scope_spans for s in c.spans
+                ]
         return found
 
     return Subject(exporter, put, spans)
@@ -157,7 +161,9 @@ def test_each_is_one_of_the_two_kinds(subject: Subject) -> None:
 
 def test_every_span_comes_out_once_and_in_order(subject: Subject) -> None:
     first, second = spans(50), spans(20, start=2 * 10**18)
-    subject.put(Batch(spans=[(Resource({"service.name": "a"}), first[:30]), (Resource({"service.name": "b"}), first[30:])]))
+    subject.put(
+        Batch(spans=[(Resource({"service.name": "a"}), first[:30]), (Resource({"service.name": "b"}), first[30:])])
+    )
     subject.put(Batch(spans=[(Resource({"service.name": "a"}), second)]))
     found, wanted = subject.spans(), expected([*first, *second], subject.id_length)
     assert sorted(found) == sorted(wanted)
@@ -173,7 +179,9 @@ def test_odd_values_are_taken(subject: Subject) -> None:
     keys = tuple(ODD)
     shape = Shape("odd\ud800", keys=keys, types=("qdsb" * 4)[: len(keys)])
     for _ in range(3):
-        rows.append((shape, random_trace_id(), random_span_id(), b"", 3 * 10**18, 3 * 10**18, tuple(ODD.values()), None))
+        rows.append(
+            (shape, random_trace_id(), random_span_id(), b"", 3 * 10**18, 3 * 10**18, tuple(ODD.values()), None)
+        )
     points = [Point(ODD, -1, 1, value) for value in (math.nan, math.inf, 10**400, 2**70, -(2**70))]
     metrics = [Metric("m\ud800", "s", "d\ud800", kind, points) for kind in ("sum", "updown", "gauge")]
     resource = Resource(ODD)
@@ -251,7 +259,9 @@ def test_prometheus_takes_them_too() -> None:
     try:
         assert isinstance(exporter, LocalExporter)
         points = [Point(ODD, 1, 2, value) for value in (math.nan, math.inf, 10**400, 2**70)]
-        exporter.write(Batch(spans=[(Resource({}), spans(3))], metrics=[(Resource(ODD), [Metric("m", "s", "", "gauge", points)])]))
+        exporter.write(
+            Batch(spans=[(Resource({}), spans(3))], metrics=[(Resource(ODD), [Metric("m", "s", "", "gauge", points)])])
+        )
         exporter.rewind(exporter.mark())
     finally:
         exporter.close()

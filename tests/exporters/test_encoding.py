@@ -141,11 +141,15 @@ def python_map(pairs: Any) -> dict[str, Any]:
 
 def same(found: Any, expected: Any) -> bool:
     if isinstance(expected, float) and isinstance(found, float):
-        return found == expected and math.copysign(1, found) == math.copysign(1, expected) or (
+        return (found == expected and math.copysign(1, found) == math.copysign(1, expected)) or (
             math.isnan(found) and math.isnan(expected)
         )
     if isinstance(expected, dict):
-        return isinstance(found, dict) and found.keys() == expected.keys() and all(same(found[k], v) for k, v in expected.items())
+        return (
+            isinstance(found, dict)
+            and found.keys() == expected.keys()
+            and all(same(found[k], v) for k, v in expected.items())
+        )
     if isinstance(expected, (list, tuple)):
         return isinstance(found, list) and len(found) == len(expected) and all(map(same, found, expected))
     return type(found) is type(expected) and bool(found == expected)
@@ -172,7 +176,11 @@ def check_point(found: Any, point: Any) -> None:
     if isinstance(point, Point):
         assert same(getattr(found, found.WhichOneof("value")), point.value)
         return
-    assert (found.count, list(found.bucket_counts), tuple(found.explicit_bounds)) == (point.count, point.counts, point.bounds)
+    assert (found.count, list(found.bucket_counts), tuple(found.explicit_bounds)) == (
+        point.count,
+        point.counts,
+        point.bounds,
+    )
     assert same(found.sum, point.sum)
     if point.count:
         assert same(found.min, point.min)
@@ -202,7 +210,11 @@ def check_metric(found: Any, metric: Metric) -> None:
 
 
 def check_log(found: Any, row: LogRow) -> None:
-    assert (found.time_unix_nano, found.severity_number, found.event_name) == (row.time_ns, row.severity, row.event_name)
+    assert (found.time_unix_nano, found.severity_number, found.event_name) == (
+        row.time_ns,
+        row.severity,
+        row.event_name,
+    )
     assert (found.trace_id, found.span_id) == (row.trace_id, row.span_id)
     assert same(python_value(found.body), row.body)
     assert same(python_map(found.attributes), dict(row.attributes))
@@ -222,7 +234,10 @@ def check(batch: Batch, requests: dict[str, Any]) -> None:
         assert same(python_map(resource.attributes), dict(original.attributes))
         check_span(span, scope, row)
     metrics = [
-        metric for group in requests["metrics"].resource_metrics for scope in group.scope_metrics for metric in scope.metrics
+        metric
+        for group in requests["metrics"].resource_metrics
+        for scope in group.scope_metrics
+        for metric in scope.metrics
     ]
     for found_metric, metric in zip(metrics, [m for _, ms in batch.metrics for m in ms], strict=True):
         check_metric(found_metric, metric)
@@ -257,7 +272,7 @@ def from_json(signal: str, content: bytes) -> Any:
     return json_format.ParseDict(convert(json.loads(content, parse_constant=refuse)), REQUESTS[signal]())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(BATCHES)
 def test_protobuf_is_what_the_official_classes_read(batch: Batch) -> None:
     requests = {signal: made() for signal, made in REQUESTS.items()}
@@ -266,7 +281,7 @@ def test_protobuf_is_what_the_official_classes_read(batch: Batch) -> None:
     check(batch, requests)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(BATCHES)
 def test_json_is_what_the_official_classes_read(batch: Batch) -> None:
     requests = {signal: made() for signal, made in REQUESTS.items()}
@@ -278,7 +293,9 @@ def test_json_is_what_the_official_classes_read(batch: Batch) -> None:
 
 def span_batch(count: int, size: int) -> Batch:
     shape = Shape("s", keys=("text",), types="s")
-    rows = [(shape, bytes(15) + b"\1", n.to_bytes(8, "big"), b"", n, n, (str(n) * size,), None) for n in range(1, count + 1)]
+    rows = [
+        (shape, bytes(15) + b"\1", n.to_bytes(8, "big"), b"", n, n, (str(n) * size,), None) for n in range(1, count + 1)
+    ]
     return Batch(spans=[(Resource({"service.name": "a"}), rows[: count // 2]), (Resource({}), rows[count // 2 :])])
 
 
@@ -344,8 +361,14 @@ def test_equal_values_of_other_types_keep_their_type() -> None:
     ]
     for encode in (protobuf_bodies.bodies, json_bodies.bodies):
         (body,) = encode(Batch(spans=[(Resource({}), rows)]), ["traces"])
-        read = ExportTraceServiceRequest.FromString if encode is protobuf_bodies.bodies else lambda b: from_json("traces", b)
-        values = [python_map(span.attributes)["x"] for span in read(body.content).resource_spans[0].scope_spans[0].spans]
+        read = (
+            ExportTraceServiceRequest.FromString
+            if encode is protobuf_bodies.bodies
+            else lambda b: from_json("traces", b)
+        )
+        values = [
+            python_map(span.attributes)["x"] for span in read(body.content).resource_spans[0].scope_spans[0].spans
+        ]
         assert all(map(same, values, [True, 1, False, 0] * 3))
 
 

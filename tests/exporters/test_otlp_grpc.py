@@ -23,7 +23,9 @@ grpc = pytest.importorskip("grpc")
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 # google.rpc.Status with the detail RetryInfo{retry_delay: 2.5 s}
 RETRY_INFO = b"\x1a\x30\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x04" + b"\x0a\x02\x08\x02"
-RETRY_INFO_HALF = b"\x1a\x36\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x0a\x0a\x08\x08\x02\x10\x80\xca\xb5\xee\x01"
+RETRY_INFO_HALF = (
+    b"\x1a\x36\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x0a\x0a\x08\x08\x02\x10\x80\xca\xb5\xee\x01"
+)
 
 
 class Service(grpc.GenericRpcHandler):  # type: ignore[misc]

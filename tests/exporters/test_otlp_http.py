@@ -210,6 +210,7 @@ def test_an_answer_that_trickles_ends_with_the_timeout(receiver: Any) -> None:
 
 def test_an_answer_that_is_not_http_is_tried_again_and_hints_at_grpc() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def answer() -> None:
             while True:
                 try:
@@ -266,7 +267,9 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    )
     subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
     return str(key), str(cert)
 

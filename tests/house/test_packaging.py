@@ -23,12 +23,16 @@ MAPPED = {"exporters": "aiobs/exporters"}
 """Top-level folders that ship inside ``aiobs``."""
 
 
+COMPILED = {".c", ".h", ".so"}
+"""What the compiled core is made from, and what it becomes; not every machine can build it."""
+
+
 def tree() -> set[str]:
-    """Source files, named as a user imports them."""
+    """Files that ship, named as a user imports them."""
     found = set()
     for folder in ("aiobs", *MAPPED):
         for path in (ROOT / folder).rglob("*"):  # rglob does not follow the links
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in COMPILED:
                 relative = path.relative_to(ROOT).as_posix()
                 found.add(relative.replace(folder, MAPPED.get(folder, folder), 1))
     return found
@@ -36,7 +40,13 @@ def tree() -> set[str]:
 
 def shipped_files(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
-        return {name for name in archive.namelist() if ".dist-info/" not in name}
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    return {name for name in names if Path(name).suffix != ".so"}
+
+
+def test_compiled_core_is_made_of_all_its_sources() -> None:
+    listed = {source for module in PROJECT["tool"]["setuptools"]["ext-modules"] for source in module["sources"]}
+    assert listed == {path.relative_to(ROOT).as_posix() for path in (ROOT / "aiobs").rglob("*.c")}
 
 
 def copy_sources(to: Path) -> None:

@@ -17,7 +17,6 @@ import pytest
 from aiobs.agent.decode import Decoder, Found
 from aiobs.agent.reader import FlightReader
 from aiobs.recorder import layout
-from aiobs.telemetry import Row
 
 PRELUDE = """
 import json, os, sys
@@ -103,13 +102,14 @@ def _read_one(path: Path) -> list[Recorded]:
     reader = FlightReader(path)
     offset = reader.wall_offset
     decoder = Decoder(reader.table, offset, 0)
-    rows: list[Row] = []
     found: list[Found] = []
     while (cells := reader.read(final=True)) is not None:
-        decoder.decode(cells, rows, found.append)
-    assert decoder.damaged == 0
-    spans = [_of_row(row) for row in rows]
-    spans += [_of_found(one, offset, open_=False) for one in found if one.kind == layout.SPAN]
+        for at in range(0, len(cells.little), layout.CELL_BYTES):
+            if cells.little[at] != layout.PART:
+                one = decoder.whole(cells.little, at, cells.payloads.get(at))
+                assert one is not None, "a damaged record"
+                found.append(one)
+    spans = [_of_found(one, offset, open_=False) for one in found if one.kind == layout.SPAN]
     for event in (one for one in found if one.kind == layout.EVENT):
         for span in spans:
             if span.span == event.span.hex():
@@ -120,24 +120,6 @@ def _read_one(path: Path) -> list[Recorded]:
         spans.append(_of_found(whole, offset, open_=True))
     reader.close()
     return spans
-
-
-def _of_row(row: Row) -> Recorded:
-    shape, trace, span, parent, start, end, values, extra = row
-    attributes = {k: v for k, v in zip(shape.keys, values, strict=False) if k != "thread.id"}
-    assert extra is None or not extra.status
-    return Recorded(
-        shape.name,
-        trace.hex(),
-        span.hex(),
-        parent.hex(),
-        start,
-        end,
-        shape.kind,
-        shape.scope,
-        shape.version,
-        attributes,
-    )
 
 
 def _of_found(one: Found, offset: int, *, open_: bool) -> Recorded:

@@ -1,95 +1,99 @@
-"""A recorder with the patches in force, and what it recorded, read back from the flight record."""
+"""A recording with the patches in force, and what came of it: steps with their phases, and other spans."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from aiobs import patches, recorder
-from aiobs.agent.decode import Decoder, Found
-from aiobs.agent.reader import FlightReader
-from aiobs.agent.steps import Step, parse_step
-from aiobs.recorder import layout
-from aiobs.settings import Settings
-from aiobs.telemetry import Route
+from aiobs import runtime
+from aiobs.testing import Captured, CapturedSpan, capture
 
 
 @dataclass
+class SeenStep:
+    """One training step and its phases."""
+
+    span: CapturedSpan
+    phases: list[CapturedSpan]
+
+    @property
+    def number(self) -> int:
+        return int(self.span.attributes["aiobs.step"])
+
+    @property
+    def seconds(self) -> float:
+        return self.span.duration_s
+
+    @property
+    def skipped(self) -> bool:
+        return bool(self.span.attributes.get("aiobs.step.skipped", False))
+
+    def names(self) -> list[str]:
+        """Names of the phases that are in no other phase."""
+        return [phase.name for phase in self.phases if phase.parent_id == self.span.span_id]
+
+    def totals(self) -> dict[str, float]:
+        """Seconds by phase, and in none as ``other``."""
+        found = {"other": float(self.span.attributes["aiobs.step.other"])}
+        for phase in self.phases:
+            found[phase.name] = found.get(phase.name, 0.0) + phase.duration_s
+        return found
+
+
 class Seen:
-    """What a flight record holds: finished steps, spans by name, the last resource, steps still open."""
+    """What was recorded."""
 
-    steps: list[Step] = field(default_factory=list)
-    spans: list[Found] = field(default_factory=list)
-    resource: dict[str, Any] = field(default_factory=dict)
-    route: Route | None = None
-    open_steps: int = 0
+    def __init__(self, captured: Captured) -> None:
+        self.captured = captured
+        spans = sorted(
+            (span for span in captured.spans if span.name in ("train step", "rank step")), key=lambda it: it.start_ns
+        )
+        whole = [span for span in spans if not span.attributes.get("aiobs.truncated")]
+        self.open_steps = len(spans) - len(whole)
+        self.steps = [SeenStep(span, [it for it in captured.spans if it.trace_id == span.trace_id and it.span_id != span.span_id]) for span in whole]  # fmt: skip
+        for step in self.steps:
+            step.phases.sort(key=lambda it: (it.start_ns, -it.end_ns))
 
-    def named(self, name: str) -> list[Found]:
-        return [span for span in self.spans if span.shape.name == name]
+    def named(self, name: str) -> list[CapturedSpan]:
+        return self.captured.named(name)
 
     def phases(self) -> list[list[str]]:
-        """Names of the top-level phases of each step."""
-        return [[phase.name for phase in step.phases if phase.parent < 0] for step in self.steps]
+        """Names of the phases of each step."""
+        return [step.names() for step in self.steps]
 
-
-def read_record(path: Path) -> Seen:
-    reader = FlightReader(path)
-    seen = Seen()
-    try:
-        decoder = Decoder(reader.table, 0, reader.pid, special={"evaluate", "checkpoint save", "checkpoint load", "checkpoint write", "compile", "distributed init"})  # fmt: skip
-        found: list[Found] = []
-        while (cells := reader.read(final=True)) is not None:
-            decoder.decode(cells, [], found.append)
-        for it in found:
-            if it.kind == layout.STEP:
-                seen.steps.append(parse_step(it.aux, it.thread, it.start, it.end, it.flags, it.payload, reader.table.phases))
-            elif it.kind == layout.SPAN:
-                seen.spans.append(it)
-        assert decoder.damaged == 0
-        assert reader.counters()["faults"] == 0
-        seen.resource = dict(reader.resource.attributes)
-        seen.route = reader.route
-        seen.open_steps = len(reader.open_steps())
-    finally:
-        reader.close()
-    return seen
+    @property
+    def resource(self) -> dict[str, Any]:
+        """What the process said it was, at last."""
+        return max(self.captured.spans, key=lambda span: span.end_ns).resource
 
 
 class Recording:
-    """A flight record being written in this process."""
+    """Begins recording in this process."""
 
-    def __init__(self, directory: Path, settings: Settings) -> None:
-        self._directory, self._settings = directory, settings
-        directory.mkdir(exist_ok=True)
-        recorder.start(settings, {"service.name": "unnamed"}, Route(run_id="run"), directory)
-        patches.install_all(settings)
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._stack = ExitStack()
+        self._captured = self._stack.enter_context(capture(**settings))
 
     def finish(self) -> Seen:
-        patches.remove_all()
-        recorder.stop(0)
-        (path,) = self._directory.glob("*" + layout.SUFFIX)
-        return read_record(path)
+        """Stop, and see what there is."""
+        self._stack.close()
+        return Seen(self._captured)
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Iterator[Callable[..., Recording]]:
-    """Starts a recording: ``record()``; its ``finish()`` gives what was seen."""
+def record() -> Iterator[Callable[..., Recording]]:
+    """Begins a recording, with settings as given; its ``finish()`` gives what was seen."""
     begun: list[Recording] = []
 
     def begin(**settings: Any) -> Recording:
-        begun.append(Recording(tmp_path / f"records-{len(begun)}", Settings(**settings)))
+        begun.append(Recording(settings))
         return begun[-1]
 
     yield begin
-    patches.remove_all()
-    recorder.stop(0)
-
-
-def pause(seconds: float) -> None:
-    """Take at least `seconds`, and not much longer."""
-    time.sleep(seconds)
+    runtime.shutdown()
+    for recording in begun:
+        recording.finish()

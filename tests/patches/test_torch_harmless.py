@@ -82,12 +82,12 @@ def test_a_watched_model_is_copied_and_pickled_as_ever(record: Record) -> None:
     net, optimizer = trained()
     assert "__call__" in vars(Net)  # it is watched: else this test would show nothing
     assert set(vars(net)) == set(vars(Net()))
-    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):  # noqa: S301 - our own
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert torch.equal(twin.inner[0].weight, net.inner[0].weight)
     assert b"aiobs" not in pickle.dumps(net)
     assert b"aiobs" not in pickle.dumps(optimizer)
     for function in (torch.save, torch.load, torch.autograd.backward):
-        assert pickle.loads(pickle.dumps(function)) is function  # noqa: S301
+        assert pickle.loads(pickle.dumps(function)) is function
 
 
 def test_a_saved_model_loads_without_us(record: Record, tmp_path: Path) -> None:
@@ -112,13 +112,27 @@ def test_a_saved_model_loads_without_us(record: Record, tmp_path: Path) -> None:
 
 
 def test_signatures_stay(record: Record) -> None:
-    watched = [torch.save, torch.load, torch.autograd.backward, torch.amp.GradScaler.step, torch.distributed.init_process_group]
+    watched = [
+        torch.save,
+        torch.load,
+        torch.autograd.backward,
+        torch.amp.GradScaler.step,
+        torch.distributed.init_process_group,
+    ]
     before = [(inspect.signature(it), it.__name__, it.__qualname__, it.__module__, it.__doc__) for it in watched]
     call_before = inspect.signature(Net.__call__)
     record()
     trained()
-    watched = [torch.save, torch.load, torch.autograd.backward, torch.amp.GradScaler.step, torch.distributed.init_process_group]
-    assert [(inspect.signature(it), it.__name__, it.__qualname__, it.__module__, it.__doc__) for it in watched] == before
+    watched = [
+        torch.save,
+        torch.load,
+        torch.autograd.backward,
+        torch.amp.GradScaler.step,
+        torch.distributed.init_process_group,
+    ]
+    assert [
+        (inspect.signature(it), it.__name__, it.__qualname__, it.__module__, it.__doc__) for it in watched
+    ] == before
     assert inspect.signature(Net.__call__) == call_before
 
 
@@ -185,9 +199,12 @@ def test_removal_restores_every_object(record: Record) -> None:
     recording = record()
     trained()
     changed = {name for name, value in attributes().items() if before.get(name) is not value}
-    assert {"torch.save", "torch.serialization.save", "torch.autograd.backward", f"{__name__}.Net.__call__"} <= changed | {
-        f"{__name__}.Net.__call__"
-    }
+    assert {
+        "torch.save",
+        "torch.serialization.save",
+        "torch.autograd.backward",
+        f"{__name__}.Net.__call__",
+    } <= changed | {f"{__name__}.Net.__call__"}
     assert "__call__" in vars(Net)
     recording.finish()
     after = attributes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from torch import nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 Record = Callable[..., Any]
+torch.set_num_threads(1)  # on a busy machine several wait for each other, which would be timed here
 PLAIN = ["data.wait", "forward", "backward", "optimizer"]
 
 
@@ -58,9 +58,9 @@ def train(net: Any, loader: Any, optimizer: Any, other_s: float = 0.0) -> None:
         optimizer.step()
 
 
-def typical(seen: Any, phase: str) -> float:
-    """Median seconds of a phase over the steps after the first; a busy machine makes single ones longer."""
-    return median(step.totals()[phase] for step in seen.steps[1:])
+def fastest(seen: Any, phase: str) -> float:
+    """Fewest seconds of a phase in a step after the first; a busy machine makes some of them longer."""
+    return min(step.totals()[phase] for step in seen.steps[1:])
 
 
 def test_each_phase_gets_its_own_time(record: Record) -> None:
@@ -71,9 +71,9 @@ def test_each_phase_gets_its_own_time(record: Record) -> None:
     assert seen.phases() == [PLAIN] * 4
     expected = {"data.wait": 0.04, "forward": 0.02, "backward": 0.03, "optimizer": 0.01, "other": 0.015}
     for name, seconds in expected.items():
-        assert seconds <= typical(seen, name) < seconds + 0.008, name
+        assert seconds <= fastest(seen, name) < seconds + 0.012, name
     for before, after in zip(seen.steps, seen.steps[1:]):
-        assert after.start == before.end
+        assert after.span.start_ns == before.span.end_ns
         assert after.number == before.number + 1
     assert seen.open_steps == 0
     assert seen.resource["service.name"] == "trainer"
@@ -83,7 +83,7 @@ def test_the_service_keeps_the_name_the_user_gave(record: Record) -> None:
     recording = record(service_name="mine")
     net = Net()
     train(net, DataLoader(Slow(2), batch_size=2), torch.optim.SGD(net.parameters(), lr=0.1))
-    assert recording.finish().resource["service.name"] == "unnamed"
+    assert recording.finish().resource["service.name"] == "mine"
 
 
 def test_workers_and_epochs(record: Record) -> None:
@@ -104,9 +104,9 @@ def test_without_a_data_loader(record: Record) -> None:
     x, y = torch.zeros(2, 4), torch.zeros(2, dtype=torch.long)
     train(net, [(x, y)] * 4, optimizer, other_s=0.02)
     seen = recording.finish()
-    assert seen.phases() == [PLAIN[2:], *[PLAIN[1:]] * 3]
-    assert 0.005 <= typical(seen, "forward") < 0.012
-    assert 0.02 <= typical(seen, "other") < 0.028
+    assert seen.phases() == [PLAIN[1:]] * 4
+    assert 0.005 <= fastest(seen, "forward") < 0.018
+    assert 0.02 <= fastest(seen, "other") < 0.035
 
 
 def test_gradient_accumulation(record: Record) -> None:
@@ -235,8 +235,7 @@ def test_parameters_changed_without_an_optimizer_end_a_step(record: Record, load
         with torch.no_grad():
             for parameter in net.parameters():
                 parameter -= 0.1 * parameter.grad
-    expected = [PLAIN[:3]] * 3 if loader else [["backward"], ["forward", "backward"], ["forward", "backward"]]
-    assert recording.finish().phases()[:3] == expected
+    assert recording.finish().phases()[:3] == [PLAIN[0 if loader else 1 : 3]] * 3
     del keep
 
 
@@ -265,11 +264,12 @@ def test_a_loader_read_ahead_by_another_thread_makes_no_steps(record: Record) ->
     assert seen.open_steps == 0
 
 
-def test_a_pass_over_the_data_is_no_step(record: Record) -> None:
+def test_looking_at_the_data_is_no_step(record: Record) -> None:
     recording = record()
     loader = DataLoader(Slow(6), batch_size=2)
     for _ in loader:
         pass
+    next(iter(loader))
     net = Net()
     train(net, loader, torch.optim.SGD(net.parameters(), lr=0.1))
     assert recording.finish().phases() == [PLAIN] * 3
@@ -296,3 +296,65 @@ def test_an_optimizer_that_raises_does_not_upset_the_next_step(record: Record) -
             optimizer.fail = False
     steps = recording.finish().phases()
     assert steps == [[*PLAIN, *PLAIN], PLAIN]
+
+
+def test_many_calls_without_gradients_leave_room_for_what_follows(record: Record) -> None:
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(2):
+        with torch.no_grad():
+            for _ in range(400):
+                net(torch.zeros(1, 4))
+        net(torch.zeros(1, 4)).sum().backward()
+        optimizer.step()
+    for names in recording.finish().phases():
+        assert names[-3:] == PLAIN[1:]
+
+
+def test_a_model_that_is_never_called_as_such_has_its_forward_between_data_and_backward(record: Record) -> None:
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for x, _ in DataLoader(Slow(6), batch_size=2):
+        time.sleep(0.01)
+        net.layer(x).sum().backward()
+        optimizer.step()
+    seen = recording.finish()
+    assert seen.phases() == [PLAIN] * 3
+    for step in seen.steps:
+        assert step.span.attributes["aiobs.phase.forward_source"] == "gap"
+        assert step.totals()["forward"] >= 0.01
+
+
+def test_steps_the_user_marks_win(record: Record) -> None:
+    import aiobs
+
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for number in range(4):
+        with aiobs.step(number):
+            for x, y in DataLoader(Slow(4), batch_size=2):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                optimizer.step()
+    seen = recording.finish()
+    assert [step.number for step in seen.steps] == [0, 1, 2, 3]
+    assert [names.count("optimizer") for names in seen.phases()] == [2] * 4
+
+
+def test_marked_steps_with_the_data_outside(record: Record) -> None:
+    import aiobs
+
+    recording = record()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for x, y in DataLoader(Slow(6), batch_size=2):
+        with aiobs.step():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    seen = recording.finish()
+    assert [names[-3:] for names in seen.phases()] == [PLAIN[1:]] * 3
+    assert seen.open_steps == 0

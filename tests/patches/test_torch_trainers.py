@@ -28,7 +28,9 @@ def test_accelerate_with_accumulation(record: Record, monkeypatch: pytest.Monkey
     recording = record()
     accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
     net = nn.Sequential(nn.Linear(4, 2))
-    model, optimizer, loader = accelerator.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1), DataLoader(data(6), 2))
+    model, optimizer, loader = accelerator.prepare(
+        net, torch.optim.SGD(net.parameters(), lr=0.1), DataLoader(data(6), 2)
+    )
     for x, y in loader:
         with accelerator.accumulate(model):
             accelerator.backward(nn.functional.cross_entropy(model(x), y))
@@ -57,7 +59,8 @@ def test_hugging_face_trainer(record: Record, tmp_path: Path) -> None:
     for names in seen.phases():
         assert names.count("forward") == names.count("backward") == 2, names
         assert names.count("optimizer") == 1
-        assert names.count("data.wait") >= 1
+    # Two epochs of three steps; Accelerate reads one batch ahead, and an epoch ends by asking in vain.
+    assert [names.count("data.wait") for names in seen.phases()] == [3, 2, 2] * 2
     assert len(seen.named("evaluate")) == 2
     assert seen.named("checkpoint save")
     assert seen.resource["service.name"] == "trainer"
@@ -95,5 +98,5 @@ def test_lightning(record: Record, tmp_path: Path, package: str) -> None:
         totals = step.totals()
         assert 0.01 <= totals["forward"] < 0.05
         assert sum(totals.values()) == pytest.approx(step.seconds, rel=1e-6)
-    assert [span.all_attributes()["aiobs.evaluate.batches"] for span in seen.named("evaluate")] == [1, 3, 3]
+    assert [span.attributes["aiobs.evaluate.batches"] for span in seen.named("evaluate")] == [1, 3, 3]
     assert seen.named("checkpoint save")

@@ -34,7 +34,7 @@ def _give_way() -> None:
     sys.path[:] = [entry for entry in sys.path if entry != folder]
     mine = sys.modules.pop(__name__)
     try:
-        import sitecustomize  # noqa: F401 - the next one on sys.path
+        __import__("sitecustomize")  # the next one on sys.path
     except ImportError as error:
         if error.name != "sitecustomize":
             raise

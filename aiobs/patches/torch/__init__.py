@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aiobs import names, recorder
-from aiobs.patches.torch import boundaries, checkpoint, compiling, distributed, loop, untraced
+from aiobs.patches.torch import boundaries, calls, checkpoint, compiling, distributed, loop, untraced
 from aiobs.settings import Settings
 
 
@@ -24,7 +24,7 @@ class TorchPatch:
         loop.models.name_service = not settings.service_name
         for phase in (names.PHASE_DATA, names.PHASE_FORWARD, names.PHASE_BACKWARD, names.PHASE_OPTIMIZER):
             recorder.phase_id(phase)  # now, rather than in the middle of the first step
-        for part in (boundaries, checkpoint, compiling, distributed, untraced):
+        for part in (boundaries, calls, checkpoint, compiling, distributed, untraced):
             self._undo += part.place_all(self.remove)
 
     def remove(self) -> None:

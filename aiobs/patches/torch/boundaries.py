@@ -10,88 +10,60 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from aiobs.guard import guarded
+from aiobs.guard import swallow
 from aiobs.patches.torch import loop as loops
-from aiobs.wrapping import Live, Undo, replace
-
-Disable = Callable[[], None]
-_PLACE = "patches.torch.loop"
+from aiobs.patches.torch.around import PLACE, Disable, around
+from aiobs.patches.torch.loop import Loop
+from aiobs.wrapping import Live, MakeWrapper, replace
 
 
 def place_all(disable: Disable) -> list[Callable[[], None]]:
     """Put all of them in place; returns what takes them out again. `disable` is called when ours fails."""
+    import torch
     from torch.amp import GradScaler
     from torch.optim import Optimizer
     from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-    import torch
-
-    models = loops.models
-    models.step_code = next((it for it in Optimizer.profile_hook_step.__code__.co_consts if hasattr(it, "co_code")), None)
-    models.watch = (watcher := _Watcher(disable)).watch
+    loops.models.step_code = next(
+        (it for it in Optimizer.profile_hook_step.__code__.co_consts if hasattr(it, "co_code")), None
+    )
     return [
-        watcher.remove,
         replace(_BaseDataLoaderIter, "__next__", _next(disable)),
-        replace(torch.autograd, "backward", _backward(disable)),
+        replace(torch.autograd, "backward", around(disable, Loop.backward_begin, Loop.backward_end, loops.begin)),
         replace(GradScaler, "step", _scaler_step(disable)),
-        replace(GradScaler, "update", _scaler_update(disable)),
+        replace(GradScaler, "update", around(disable, Loop.update_begin, Loop.update_end)),
         *_optimizer_hooks(disable),
     ]
 
 
-def _next(disable: Disable) -> Callable[[Any, Live], Any]:
+def _next(disable: Disable) -> MakeWrapper:
     def make(original: Any, live: Live) -> Any:
-        @guarded(_PLACE, disable)
-        def begin() -> Any:
-            loop = loops.current()
-            return None if loop is None else (loop, loop.data_begin())
-
-        @guarded(_PLACE, disable)
-        def end(moment: Any, exhausted: bool) -> None:
-            moment[0].data_end(moment[1], exhausted)
-
         def __next__(self: Any) -> Any:
             if not live:
                 return original(self)
-            moment = begin()
+            loop = None
+            token = 0
+            try:
+                loop = loops.current()
+                if loop is not None:
+                    token = loop.data_begin(self)
+            except Exception as error:
+                disable()
+                swallow(PLACE, error)
             exhausted = True
             try:
                 batch = original(self)
                 exhausted = False
                 return batch
             finally:
-                if moment is not None:
-                    end(moment, exhausted)
+                if loop is not None:
+                    try:
+                        loop.data_end(token, exhausted)
+                    except Exception as error:
+                        disable()
+                        swallow(PLACE, error)
 
         return __next__
-
-    return make
-
-
-def _backward(disable: Disable) -> Callable[[Any, Live], Any]:
-    from torch.compiler import is_compiling
-
-    def make(original: Any, live: Live) -> Any:
-        @guarded(_PLACE, disable)
-        def begin() -> Any:
-            loop = loops.begin()
-            return loop, loop.backward_begin()
-
-        @guarded(_PLACE, disable)
-        def end(moment: Any) -> None:
-            moment[0].backward_end(moment[1])
-
-        def backward(*args: Any, **kwargs: Any) -> Any:
-            if is_compiling() or not live:
-                return original(*args, **kwargs)
-            moment = begin()
-            try:
-                return original(*args, **kwargs)
-            finally:
-                if moment is not None:
-                    end(moment)
-
-        return backward
 
     return make
 
@@ -100,54 +72,63 @@ def _optimizer_hooks(disable: Disable) -> list[Callable[[], None]]:
     from torch.compiler import is_compiling
     from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-    @guarded(_PLACE, disable)
-    def begin(optimizer: Any) -> None:
-        loop = loops.current()
-        if loop is not None:
-            loop.optimizer_begin(id(optimizer))
-
-    @guarded(_PLACE, disable)
-    def end(optimizer: Any) -> None:
-        loop = loops.current()
-        if loop is not None:
-            loop.optimizer_end(id(optimizer))
-
     def before(optimizer: Any, _args: Any, _kwargs: Any) -> None:
         if is_compiling():
             return
         begin(optimizer)
+
+    def begin(optimizer: Any) -> None:
+        try:
+            loop = loops.current()
+            if loop is not None:
+                loop.optimizer_begin(id(optimizer))
+        except Exception as error:
+            disable()
+            swallow(PLACE, error)
 
     def after(optimizer: Any, _args: Any, _kwargs: Any) -> None:
         if is_compiling():
             return
         end(optimizer)
 
+    def end(optimizer: Any) -> None:
+        try:
+            loop = loops.current()
+            if loop is not None:
+                loop.optimizer_end(id(optimizer))
+        except Exception as error:
+            disable()
+            swallow(PLACE, error)
+
     return [register_optimizer_step_pre_hook(before).remove, register_optimizer_step_post_hook(after).remove]
 
 
-def _scaler_step(disable: Disable) -> Callable[[Any, Live], Any]:
+def _scaler_step(disable: Disable) -> MakeWrapper:
     def make(original: Any, live: Live) -> Any:
-        @guarded(_PLACE, disable)
-        def begin(optimizer: Any) -> Any:
-            loop = loops.current()
-            return None if loop is None else (loop, loop.scaler_begin(id(optimizer)))
-
-        @guarded(_PLACE, disable)
-        def end(moment: Any, scaler: Any, optimizer: Any, raised: bool) -> None:
-            moment[0].scaler_end(moment[1], id(optimizer), not raised and _overflowed(scaler, optimizer), raised)
-
         def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
             if not live:
                 return original(self, optimizer, *args, **kwargs)
-            moment = begin(optimizer)
+            loop = None
+            token = 0
+            try:
+                loop = loops.current()
+                if loop is not None:
+                    token = loop.scaler_begin(id(optimizer))
+            except Exception as error:
+                disable()
+                swallow(PLACE, error)
             raised = True
             try:
                 result = original(self, optimizer, *args, **kwargs)
                 raised = False
                 return result
             finally:
-                if moment is not None:
-                    end(moment, self, optimizer, raised)
+                if loop is not None:
+                    try:
+                        loop.scaler_end(token, id(optimizer), not raised and _overflowed(self, optimizer), raised)
+                    except Exception as error:
+                        disable()
+                        swallow(PLACE, error)
 
         return step
 
@@ -161,76 +142,3 @@ def _overflowed(scaler: Any, optimizer: Any) -> bool:
         return False
     found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values()
     return any(it.device.type == "cpu" and bool(it.item()) for it in found)
-
-
-def _scaler_update(disable: Disable) -> Callable[[Any, Live], Any]:
-    def make(original: Any, live: Live) -> Any:
-        @guarded(_PLACE, disable)
-        def begin() -> Any:
-            loop = loops.current()
-            return None if loop is None else (loop, loop.update_begin())
-
-        @guarded(_PLACE, disable)
-        def end(moment: Any) -> None:
-            moment[0].update_end(moment[1])
-
-        def update(*args: Any, **kwargs: Any) -> Any:
-            if not live:
-                return original(*args, **kwargs)
-            moment = begin()
-            try:
-                return original(*args, **kwargs)
-            finally:
-                if moment is not None:
-                    end(moment)
-
-        return update
-
-    return make
-
-
-class _Watcher:
-    """Makes calls of watched models known, by way of their classes."""
-
-    def __init__(self, disable: Disable) -> None:
-        self._disable = disable
-        self._undo: dict[type, Undo] = {}
-
-    def watch(self, kind: type) -> None:
-        """Have calls of the watched instances of `kind` noticed."""
-        if kind not in self._undo:
-            self._undo[kind] = replace(kind, "__call__", self._call)
-
-    def remove(self) -> None:
-        """Leave all classes as they were."""
-        while self._undo:
-            self._undo.popitem()[1]()
-
-    def _call(self, original: Any, live: Live) -> Any:
-        from torch import is_grad_enabled
-        from torch.compiler import is_compiling
-
-        watched = loops.models.watched
-
-        @guarded(_PLACE, self._disable)
-        def begin(model: Any) -> Any:
-            loop = loops.current()
-            return None if loop is None else (loop, loop.call_begin(model, is_grad_enabled()))
-
-        @guarded(_PLACE, self._disable)
-        def end(moment: Any) -> None:
-            moment[0].call_end(moment[1])
-
-        def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if is_compiling() or id(self) not in watched or not live:
-                return original(self, *args, **kwargs)
-            moment = begin(self)
-            try:
-                return original(self, *args, **kwargs)
-            finally:
-                if moment is not None:
-                    end(moment)
-
-        return __call__
-
-

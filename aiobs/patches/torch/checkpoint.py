@@ -9,8 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,11 +18,11 @@ from aiobs import names, recorder
 from aiobs.guard import guarded
 from aiobs.imports import when_imported
 from aiobs.patches.torch import loop as loops
+from aiobs.patches.torch.around import Disable
 from aiobs.recorder import Span
 from aiobs.telemetry import CONSUMER, INTERNAL, PRODUCER
 from aiobs.wrapping import Live, MakeWrapper, replace
 
-Disable = Callable[[], None]
 _PLACE = "patches.torch.checkpoint"
 _BACKGROUND = "AsyncCheckpointExecutor"
 """Name of the threads in which ``async_save`` writes; their part is covered by the ``checkpoint write`` span."""
@@ -126,12 +125,12 @@ def _position(target: Any) -> int | None:
         return None
 
 
-@contextmanager
-def _busy() -> Iterator[None]:
-    """Calls within are parts of this checkpoint: distributed checkpoints write each tensor with ``torch.save``."""
+def _within(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call `function`; what it calls is a part of this checkpoint, no checkpoint of its own: a distributed
+    checkpoint writes each tensor with ``torch.save``."""
     _thread.busy = True
     try:
-        yield
+        return function(*args, **kwargs)
     finally:
         _thread.busy = False
 
@@ -159,8 +158,7 @@ def _wrapper(disable: Disable, name: str, parameter: str) -> MakeWrapper:
             if checkpoint is None:
                 return original(*args, **kwargs)
             try:
-                with _busy():
-                    result = original(*args, **kwargs)
+                result = _within(original, args, kwargs)
             except BaseException as error:
                 end(checkpoint, error)
                 raise
@@ -206,8 +204,7 @@ def _async_save(disable: Disable) -> MakeWrapper:
             if checkpoint is None:
                 return original(*args, **kwargs)
             try:
-                with _busy():
-                    result = original(*args, **kwargs)
+                result = _within(original, args, kwargs)
             except BaseException as error:
                 end(checkpoint, error)
                 raise

@@ -13,10 +13,10 @@ from typing import Any
 from aiobs import names, recorder
 from aiobs.guard import guarded
 from aiobs.imports import when_imported
+from aiobs.patches.torch.around import Disable
 from aiobs.recorder import Span
 from aiobs.wrapping import Live, replace
 
-Disable = Callable[[], None]
 _PLACE = "patches.torch.compiling"
 
 

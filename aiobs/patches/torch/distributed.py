@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from aiobs import names, recorder
 from aiobs.guard import guarded
-from aiobs.patches.torch import loop as loops
+from aiobs.patches.torch.around import Disable, around
+from aiobs.patches.torch.loop import Loop
 from aiobs.wrapping import Live, MakeWrapper, replace
 
-Disable = Callable[[], None]
 _PLACE = "patches.torch.distributed"
 
 COLLECTIVES = (
@@ -39,11 +40,10 @@ def place_all(disable: Disable) -> list[Callable[[], None]]:
             return
         # PyTorch's compiler knows collectives by identity, from this module's import on, which takes a while:
         # not before there is a process group, and it must see the originals.
-        import torch.distributed._functional_collectives  # noqa: F401
+        import_module("torch.distributed._functional_collectives")
 
-        for name in COLLECTIVES:
-            if hasattr(home, name):
-                undo.append(replace(home, name, _collective(disable, name), also=(package,)))
+        there = [name for name in COLLECTIVES if hasattr(home, name)]
+        undo.extend(replace(home, name, _collective(disable, name), also=(package,)) for name in there)
 
     def remove() -> None:
         while undo:
@@ -101,28 +101,7 @@ def _identify(rank: int, world_size: int) -> None:
 
 
 def _collective(disable: Disable, name: str) -> MakeWrapper:
-    from torch.compiler import is_compiling
+    def begin(loop: Loop) -> int | None:
+        return loop.collective_begin(name) if loop.steps.open else None
 
-    def make(original: Any, live: Live) -> Any:
-        @guarded(_PLACE, disable)
-        def begin() -> Any:
-            loop = loops.current()
-            return None if loop is None or not loop.steps.open else (loop, loop.collective_begin(name))
-
-        @guarded(_PLACE, disable)
-        def end(moment: Any) -> None:
-            moment[0].collective_end(moment[1])
-
-        def collective(*args: Any, **kwargs: Any) -> Any:
-            if is_compiling() or not live:
-                return original(*args, **kwargs)
-            moment = begin()
-            try:
-                return original(*args, **kwargs)
-            finally:
-                if moment is not None:
-                    end(moment)
-
-        return collective
-
-    return make
+    return around(disable, begin, Loop.collective_end)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -24,6 +26,11 @@ NOTHING = -1
 """Token of a moment that opened no phase."""
 EVALUATING = -2
 """Token of a moment that belongs to an evaluation."""
+SKIPPING = 64
+"""So many batches in a row without a model are not taken for one step's."""
+
+CALLS = 100
+"""So many calls of models without gradients are recorded in a step; what later ones take counts as ``other``."""
 
 
 class Loop:
@@ -40,6 +47,7 @@ class Loop:
         self._set_aside = False  # the optimizer phase is interrupted by what its closure does
         self._version = 0
         self._looked = False
+        self._source: Callable[[], Any] = lambda: None  # where the first step's data comes from
         self._forget_step()
 
     def _forget_step(self) -> None:
@@ -50,29 +58,28 @@ class Loop:
         self._called = later
         self._scaled = self._in_backward = False
         self._doubtful: Any = None  # model called in a way that may turn out to be an evaluation
-        self._waits = 0
+        self._waits = self._calls = 0
+        self._exhausted = False
 
     def _enter(self, phase: str, start_ns: int) -> int:
         steps = self.steps
         if not steps.open:
-            if steps.explicit:
-                return NOTHING
             recorder.steps()  # opens a flight record where that was put off (lazy start, forked child)
-            if self._resume_ns:
+            if self._resume_ns and not steps.explicit:
                 steps.begin(None, min(self._resume_ns, start_ns))
         return steps.enter(recorder.phase_id(phase), start_ns)
 
     def _set_optimizer_aside(self, now: int) -> None:
         """A closure (LBFGS, Lightning) calls the model within an optimizer's step: the phases take turns, so that
         no moment counts twice."""
-        if self._stepping and self._stepping[0][1] >= 0 and not self._backward_depth and not self._model_depth:
+        if self._stepping[0][1] >= 0 and not self._backward_depth and not self._model_depth:
             optimizer, token = self._stepping[0]
             self.steps.leave(token, now)
             self._stepping[0] = optimizer, NOTHING
             self._set_aside = True
 
     def _back_to_optimizer(self, now: int) -> None:
-        if self._set_aside and not self._backward_depth and not self._model_depth:
+        if not self._backward_depth and not self._model_depth:
             self._set_aside = False
             if self._stepping:
                 self._stepping[0] = self._stepping[0][0], self._enter(names.PHASE_OPTIMIZER, now)
@@ -86,18 +93,21 @@ class Loop:
         self._forget_step()
 
     # -- data ----------------------------------------------------------------------------------------------
-    def data_begin(self) -> int:
-        """A data loader is asked for a batch."""
-        self._look_once()
+    def data_begin(self, iterator: Any) -> int:
+        """A data loader's `iterator` is asked for a batch."""
+        if not self._looked:
+            self._look_once()
         now = monotonic_ns()
-        self._drop_stale()
+        if self._stepping:
+            self._drop_stale()
         if self.evaluation is not None:
             if not self.evaluation.over():
                 self.evaluation.wait_ns = (now, now)
                 return EVALUATING
             self._end_evaluation(now)
         if not self._stepping and not self._model_depth:
-            self._unseen_optimizer(now)
+            if self._version:
+                self._unseen_optimizer(now)
             if self._ended:
                 self._close()
             elif self._doubtful is not None and not self._backwards:
@@ -105,17 +115,25 @@ class Loop:
                 assert self.evaluation is not None
                 self.evaluation.wait_ns = (now, now)
                 return EVALUATING
-            elif self._waits and not self._called and not self._backwards and not self.steps.explicit:
-                # Batch after batch and no model: not training (a pass over the data, a resumed run skipping).
+            elif self._waits and not self._called and not self._backwards and self._is_no_step(iterator):
                 self.steps.discard()
                 self._forget_step()
-        self._set_optimizer_aside(now)
+            if not self._resume_ns:
+                self._source = weakref.ref(iterator)
+        if self._stepping:
+            self._set_optimizer_aside(now)
         return self._enter(names.PHASE_DATA, now)
 
+    def _is_no_step(self, iterator: Any) -> bool:
+        """Whether the batches so far, with no model called, were not for training: a pass over the data, a glance
+        at it before the first step, a resumed run skipping what it has seen."""
+        if self.steps.explicit:
+            return False
+        return self._exhausted or self._waits >= SKIPPING or (not self._resume_ns and self._source() is not iterator)
+
     def _look_once(self) -> None:
-        if not self._looked:
-            self._looked = True
-            self._models.look("first")
+        self._looked = True
+        self._models.look("first")
 
     def data_end(self, token: int, exhausted: bool) -> None:
         """The batch is there, or there is none left."""
@@ -125,9 +143,11 @@ class Loop:
                 self.evaluation.wait_ns = None if exhausted else (self.evaluation.wait_ns[0], now)
             return
         self.steps.leave(token, now)
-        self._back_to_optimizer(now)
+        if self._set_aside:
+            self._back_to_optimizer(now)
         if exhausted:
-            if not self._backwards and not self._called and not self.steps.explicit:
+            self._exhausted = True
+            if not self._waits and not self._backwards and not self._called and not self.steps.explicit:
                 self.steps.discard()
                 self._forget_step()
             return
@@ -141,8 +161,10 @@ class Loop:
             self._model_depth += 1
             return NOTHING
         now = monotonic_ns()
-        self._drop_stale()
-        self._set_optimizer_aside(now)
+        if self._stepping:
+            self._drop_stale()
+        if self._stepping:
+            self._set_optimizer_aside(now)
         self._model_depth = 1
         training = bool(model.training)
         found = self.evaluation
@@ -151,20 +173,23 @@ class Loop:
                 return EVALUATING
             self._train_again(now)
         elif not training and not graded and not self._stepping and not self._backward_depth:
-            if id(model) in self._models.trained or self._waits:
-                if self._ended:
-                    self._close()
-                if id(model) in self._models.trained and not self._backwards:
-                    self._begin_evaluation(now, model, graded)
-                    return EVALUATING
+            if self._ended and (id(model) in self._models.trained or self._waits):
+                self._close()
+            if id(model) in self._models.trained and not self._backwards:
+                self._begin_evaluation(now, model, graded)
+                return EVALUATING
         if not training:
             if not self._waits and not self._resume_ns and not graded:
                 return NOTHING  # inference, as in a server: no data loader, nothing trained so far
             self._doubtful = model
+        self._calls += 1
+        if self._calls > CALLS and not graded:
+            return NOTHING  # a rollout: leave room for what follows
         if not self._backward_depth and not self._stepping:
             if self._in_backward:
                 self._close()
-            self._close_if_unseen(now)
+            if self._version:
+                self._close_if_unseen(now)
         self._called = True
         return self._enter(names.PHASE_FORWARD, now)
 
@@ -178,21 +203,26 @@ class Loop:
             self.evaluation.called(now)
         else:
             self.steps.leave(token, now)
-        self._back_to_optimizer(now)
+        if self._set_aside:
+            self._back_to_optimizer(now)
 
     # -- backward ------------------------------------------------------------------------------------------
     def backward_begin(self) -> int:
         """Gradients are about to be computed."""
-        self._look_once()
+        if not self._looked:
+            self._look_once()
         now = monotonic_ns()
-        self._drop_stale()
-        self._set_optimizer_aside(now)
+        if self._stepping:
+            self._drop_stale()
+        if self._stepping:
+            self._set_optimizer_aside(now)
         self._backward_depth += 1
         if self._backward_depth > 1:
             return self._enter(names.PHASE_BACKWARD, now)
         if self.evaluation is not None:
             self._train_again(now)
-        self._close_if_unseen(self._gap_ns)
+        if self._version:
+            self._close_if_unseen(self._gap_ns)
         self._backwards += 1
         if not self._called and not self._stepping and self._gap_ns:
             self.steps.leave(self._enter(names.PHASE_FORWARD, self._gap_ns), now)
@@ -207,7 +237,8 @@ class Loop:
         self._backward_depth -= 1
         self.steps.leave(token, now)
         self._gap_ns = now
-        self._back_to_optimizer(now)
+        if self._set_aside:
+            self._back_to_optimizer(now)
         if not self._backward_depth and self._in_backward:
             self.steps.mark_end(now)
 
@@ -215,7 +246,8 @@ class Loop:
     def optimizer_begin(self, optimizer: int) -> None:
         """The optimizer with this id begins a step."""
         now = monotonic_ns()
-        self._drop_stale()
+        if self._stepping:
+            self._drop_stale()
         if self.evaluation is not None:
             self._train_again(now)
         outermost = not self._stepping and not self._scaler_depth
@@ -260,7 +292,7 @@ class Loop:
 
     def _unseen_optimizer(self, now: int) -> None:
         """Parameters may be changed by what has no hooks: a compiled optimizer step, the user's own arithmetic."""
-        if self._version and not self._ended and self._models.version() != self._version:
+        if not self._ended and self._models.version() != self._version:
             self._version = 0
             self._ended.add(0)
             self._applied += 1
@@ -269,28 +301,28 @@ class Loop:
                 self._models.first_step()
 
     def _close_if_unseen(self, now: int) -> None:
-        if self._version and not self._stepping and not self._waits:
+        if not self._stepping and not self._waits:
             self._unseen_optimizer(now)
             if self._ended:
                 self._close()
 
     def _drop_stale(self) -> None:
         """An optimizer step that raised has no end hook: notice that none is in progress any more."""
-        if self._stepping:
-            frame: FrameType | None = sys._getframe()
-            while frame is not None:
-                if frame.f_code is self._models.step_code:
-                    return
-                frame = frame.f_back
-            for _, token in reversed(self._stepping):
-                self.steps.leave(token)
-            self._stepping.clear()
-            self._set_aside = False
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            if frame.f_code is self._models.step_code:
+                return
+            frame = frame.f_back
+        for _, token in reversed(self._stepping):
+            self.steps.leave(token)
+        self._stepping.clear()
+        self._set_aside = False
 
     def scaler_begin(self, optimizer: int) -> int:
         """A gradient scaler is told to let the optimizer step."""
         now = monotonic_ns()
-        self._drop_stale()
+        if self._stepping:
+            self._drop_stale()
         self._scaled = True
         self._scaler_depth += 1
         if self.evaluation is not None:
@@ -382,7 +414,9 @@ class Loop:
         elif self._doubtful is not None and not self._backwards:
             self._begin_evaluation(monotonic_ns(), self._doubtful, graded=True)
             self._end_evaluation()
-        if self.steps.open and not self.steps.explicit:
+        if self.steps.claimed:
+            self.steps.close()
+        elif self.steps.open:
             self.steps.discard()
 
 

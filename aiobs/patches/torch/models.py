@@ -2,8 +2,8 @@
 
 A model is found, not announced: among all modules alive, one that is part of no other and has parameters. A
 module that wraps another (DDP, a compiled module) has it as a part, so the wrapper is what is found. Looking
-through the process's objects takes some ten milliseconds; it is done when the first batch is asked for, and
-again only when what was found proves incomplete.
+through the process's objects takes some ten milliseconds; it is done when an optimizer is made, when the first
+batch is asked for, and again only when what was found proves incomplete.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from types import CodeType
 from typing import Any
 
 from aiobs import names, recorder
+from aiobs.clock import monotonic_ns
 
 LOOKS = 6
-"""How often to look again, in all, for models that were not found."""
+"""How often to look whatever it takes; beyond that a look must wait for PATIENCE times as long as the last took."""
+PATIENCE = 100
 OTHERS = 8
 """How many models may be watched that no optimizer trains (teachers, averaged copies)."""
 
@@ -45,6 +47,7 @@ class Models:
         self._probe: weakref.ref[Any] | None = None
         self._looks = 0
         self._gaps = 0
+        self._not_before_ns = 0
 
     def forget(self) -> None:
         """Back to knowing nothing."""
@@ -52,17 +55,28 @@ class Models:
 
     # -- when to look ----------------------------------------------------------------------------------------
     def look(self, reason: str) -> bool:
-        """Look for models, where it may help: `reason` is ``first`` (batch or backward), ``optimizer`` (one that is
-        not known) or ``gap`` (a step in which no model was seen). Returns whether it did."""
+        """Look for models, where it may help: `reason` is ``made`` (an optimizer), ``first`` (batch or backward),
+        ``optimizer`` (one that is not known has stepped) or ``gap`` (a step in which no model was seen). Returns
+        whether it did."""
         if reason == "gap":
             self._gaps += 1
             if self.trained or self._gaps & (self._gaps - 1):
                 return False
-        if self._looks >= LOOKS:
+        begun = monotonic_ns()
+        if self._looks >= LOOKS and begun < self._not_before_ns:
             return False
         self._looks += 1
         self._find()
+        ended = monotonic_ns()
+        self._not_before_ns = ended + PATIENCE * (ended - begun)
         return True
+
+    def wrapped(self, wrapper: Any, model: Any) -> None:
+        """`wrapper` (DDP, a compiled module) has been put around `model`, and will be called in its place."""
+        if id(model) in self.watched:
+            self._watch(wrapper)
+            if id(model) in self.trained:
+                self.trained |= {id(wrapper)}
 
     def first_step(self) -> None:
         """The first training step of the process has ended: it is a trainer."""
@@ -126,7 +140,7 @@ def _alive(*bases: type) -> list[list[Any]]:
 def _subclasses(base: type) -> set[type]:
     found, pending = {base}, [base]
     while pending:
-        new = set(type.__subclasses__(pending.pop())) - found
+        new: set[type] = set(type.__subclasses__(pending.pop())) - found
         found |= new
         pending.extend(new)
     return found

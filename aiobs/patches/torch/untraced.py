@@ -29,7 +29,7 @@ def _mark(dynamo: ModuleType) -> None:
     if skip is None:
         return
     for name, module in list(sys.modules.items()):
-        if name.startswith(PACKAGES) and module is not None:
+        if name.startswith(PACKAGES):
             for code in _codes(vars(module), name):
                 skip(code)
 

@@ -1,0 +1,632 @@
+/* Begin and end of a span. What only some spans have is left to the methods of the Python class on top. */
+#include "core.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *flight;     /* NULL once ended */
+    PyObject *family;
+    PyObject *rest;       /* what only some spans have, or NULL */
+    PyObject *entered;    /* the context variable's token inside `with` */
+    PyObject *foreign;    /* `token`: what OpenTelemetry held as current when it began */
+    PyObject *attributes; /* a dict; NULL while they are only in keys and values */
+    PyObject *keys, *values; /* what span() was given, or NULL */
+    PyObject *slot;       /* (offset, number << 16) of the mark; NULL before it begins */
+    PyObject *trace_state;
+    uint64_t trace_high, trace_low, id;
+    uint64_t lead;        /* kind and flags that spans of the trace share, as in a head's first word */
+    Py_ssize_t size;      /* bytes of the mark */
+} HotSpan;
+
+static PyObject *name_begin, *name_end_whole, *name_fail, *empty_text;
+
+/* -- which shape do these keys have ---------------------------------------------------------------------- */
+/* Keys come from the call site's constants, so the same tuple means the same call: a look by identity replaces
+   hashing it. Entries own what they name, so that an address never means two things. */
+enum { REMEMBERED = 256 };
+static struct {
+    PyObject *family, *keys;
+    Shape *shape;
+} remembered[REMEMBERED];
+
+static inline size_t
+place_of(PyObject *family, PyObject *keys)
+{
+    uintptr_t mixed = ((uintptr_t)family >> 4) * 31 + ((uintptr_t)keys >> 4);
+    return (mixed ^ mixed >> 8) % REMEMBERED;
+}
+
+static void
+remember(PyObject *family, PyObject *keys, Shape *shape)
+{
+    size_t i = place_of(family, keys);
+    PyObject *old_family = remembered[i].family, *old_keys = remembered[i].keys;
+    Shape *old_shape = remembered[i].shape;
+    Py_XINCREF(family);
+    Py_XINCREF(keys);
+    Py_XINCREF(shape);
+    remembered[i].family = family;
+    remembered[i].keys = keys;
+    remembered[i].shape = shape;
+    Py_XDECREF(old_family);
+    Py_XDECREF(old_keys);
+    Py_XDECREF(old_shape);
+}
+
+void
+forget_shapes(void)
+{
+    for (size_t i = 0; i < REMEMBERED; i++) {
+        Py_CLEAR(remembered[i].family);
+        Py_CLEAR(remembered[i].keys);
+        Py_CLEAR(remembered[i].shape);
+    }
+}
+
+/* The form that these keys had last in the family, where its values are packed as they are; borrowed. */
+static Shape *
+recent_shape(PyObject *family, PyObject *keys)
+{
+    PyObject *recent = SLOT(family, wiring.family_recent), *form, *exact, *pack;
+    Shape *found = NULL;
+    if (recent == NULL || !PyDict_CheckExact(recent) || (form = PyDict_GetItemWithError(recent, keys)) == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    exact = PyObject_GetAttrString(form, "exact");
+    pack = PyObject_GetAttrString(form, "pack");
+    if (exact == Py_True && pack != NULL && Py_IS_TYPE(pack, &ShapeType)) {
+        found = (Shape *)pack;
+        remember(family, keys, found);
+    }
+    PyErr_Clear();
+    Py_XDECREF(exact);
+    Py_XDECREF(pack);
+    return found; /* owned by `remembered` */
+}
+
+/* Writes the attributes span() was given; their bytes, or -1 where the Python side has to do it. */
+static Py_ssize_t
+write_given(HotSpan *self, char *to, uint32_t *schema)
+{
+    size_t i = place_of(self->family, self->keys);
+    PyObject *const *values = ((PyTupleObject *)self->values)->ob_item;
+    Py_ssize_t count = PyTuple_GET_SIZE(self->values), size = -1;
+    Shape *shape = remembered[i].shape;
+    if (LIKELY(remembered[i].family == self->family && remembered[i].keys == self->keys)) {
+        size = shape_write(shape, to, CELL_PAYLOAD, values, count);
+    }
+    if (size < 0 && (shape = recent_shape(self->family, self->keys)) != NULL) {
+        size = shape_write(shape, to, CELL_PAYLOAD, values, count);
+    }
+    if (size >= 0) {
+        *schema = shape->schema;
+    }
+    return size;
+}
+
+/* -- begin ----------------------------------------------------------------------------------------------- */
+/* The slot freed last; there must be one. */
+static PyObject *
+take_slot(Writer *writer)
+{
+    PyObject *free = writer->free;
+    Py_ssize_t last = PyList_GET_SIZE(free) - 1;
+    PyObject *pair = PyList_GET_ITEM(free, last);
+    Py_SET_SIZE(free, last); /* as list.pop() does while the list is far from empty */
+    return pair;
+}
+
+/* Whether a span at the top begins a trace of its own: nothing there to join, or enough have joined. */
+static int
+stands_alone(void)
+{
+    if (STATE(ambient) == Py_None) {
+        return 1;
+    }
+    PyObject *joined = STATE(joined), *limit = STATE(join_limit), *outside = STATE(outside);
+    if (!PyLong_CheckExact(joined) || !PyLong_CheckExact(limit) || !PyLong_CheckExact(outside) ||
+        PyLong_AsLong(joined) < PyLong_AsLong(limit)) {
+        PyErr_Clear();
+        return 0;
+    }
+    PyObject *one_more = PyLong_FromLong(PyLong_AsLong(outside) + 1);
+    if (one_more == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    STATE(outside) = one_more;
+    Py_DECREF(outside);
+    return 1;
+}
+
+/* Whether the span's parent is `outer` (NULL: none at all); where anything else may be, the Python side decides. */
+static int
+is_plainly_within(HotSpan *self, PyObject *found, HotSpan *outer)
+{
+    HotSteps *steps;
+    uint64_t since;
+    if (STATE(foreign) != Py_None) {
+        return 0;
+    }
+    if (outer == NULL ? found != NULL : outer->flight == NULL || outer->slot == NULL) {
+        return 0;
+    }
+    if (STATE(surrounded) != Py_False && (steps = steps_here()) != NULL && steps_open(steps, &since)) {
+        /* A phase begun inside the outer span comes between the two. */
+        if (outer == NULL || outer->flight != self->flight) {
+            return 0;
+        }
+        Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(outer->slot, 0));
+        return at > 0 && ((Head *)(writer_of(self->flight)->base + at))->start >= since;
+    }
+    return outer != NULL || stands_alone();
+}
+
+/* Begins a span of which only name and attributes are special. 1: done, 0: the Python side has to, -1: error. */
+static int
+begin_plainly(HotSpan *self)
+{
+    Writer *writer = writer_of(self->flight);
+    PyObject *found, *pair, *lead = SLOT(self->family, wiring.family_lead);
+    uint64_t parent = 0;
+    char payload[CELL_PAYLOAD];
+    Py_ssize_t size = 0;
+    if (writer == NULL || lead == NULL || !PyLong_CheckExact(lead) || self->rest != NULL || self->attributes != NULL) {
+        return 0;
+    }
+    uint32_t schema = (uint32_t)(PyLong_AsUnsignedLongLong(lead) >> 32);
+    if (self->values != NULL) {
+        size = write_given(self, payload, &schema);
+    }
+    if (size < 0 || schema == 0) {
+        return 0;
+    }
+    if (PyContextVar_Get(wiring.current, NULL, &found) < 0) {
+        return -1;
+    }
+    if (found == Py_None) {
+        Py_CLEAR(found);
+    }
+    HotSpan *outer = found != NULL && PyObject_TypeCheck(found, &HotSpanType) ? (HotSpan *)found : NULL;
+    if (PyList_GET_SIZE(writer->free) == 0 || !is_plainly_within(self, found, outer)) {
+        Py_XDECREF(found);
+        return 0;
+    }
+    pair = take_slot(writer);
+    if (outer != NULL) {
+        self->trace_high = outer->trace_high;
+        self->trace_low = outer->trace_low;
+        self->lead = outer->lead;
+        Py_XINCREF(outer->trace_state);
+        self->trace_state = outer->trace_state;
+        parent = outer->id;
+    } else {
+        self->trace_high = random_id();
+        self->trace_low = random_id();
+        self->lead = KIND_SPAN;
+    }
+    self->slot = pair;
+    self->size = HEAD_BYTES + size;
+    self->id = random_id();
+    Head *mark = (Head *)(writer->base + PyLong_AsSsize_t(PyTuple_GET_ITEM(pair, 0)));
+    uint64_t first = self->lead | PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(pair, 1)) | (uint64_t)schema << 32;
+    memcpy(mark, &first, sizeof first);
+    mark->trace_high = self->trace_high;
+    mark->trace_low = self->trace_low;
+    mark->span = self->id;
+    mark->parent = parent;
+    mark->thread = thread_number();
+    mark->size = (uint16_t)size;
+    mark->parts = 0;
+    mark->start = now_ns();
+    mark->aux = mark->end = 0;
+    memcpy(mark + 1, payload, (size_t)size);
+    publish(&mark->seq, 1);
+    Py_XDECREF(found);
+    return 1;
+}
+
+/* 0: begun or given up, -1: an error that is to be raised. */
+static int
+begin(HotSpan *self)
+{
+    int begun = begin_plainly(self);
+    if (begun == 0) {
+        PyObject *done = PyObject_CallMethodObjArgs((PyObject *)self, name_begin, Py_None, Py_False, Py_None, NULL);
+        begun = done == NULL ? -1 : 1;
+        Py_XDECREF(done);
+    }
+    if (begun < 0) {
+        Py_CLEAR(self->flight);
+        return swallow_fault("recorder.span.begin");
+    }
+    return 0;
+}
+
+static PyObject *
+span_start(HotSpan *self, PyObject *Py_UNUSED(none))
+{
+    if (self->flight != NULL && self->slot == NULL && begin(self) < 0) {
+        return NULL;
+    }
+    Py_INCREF(self);
+    return (PyObject *)self;
+}
+
+static PyObject *
+span_enter(HotSpan *self, PyObject *Py_UNUSED(none))
+{
+    if (self->flight != NULL && self->slot == NULL && begin(self) < 0) {
+        return NULL;
+    }
+    if (self->flight != NULL) {
+        PyObject *foreign = STATE(foreign);
+        if (foreign != NULL && foreign != Py_None) {
+            PyObject *seen = PyObject_CallNoArgs(foreign);
+            if (seen != NULL) {
+                Py_XSETREF(self->foreign, PySequence_GetItem(seen, 0));
+                Py_DECREF(seen);
+            }
+        }
+        PyObject *token = PyErr_Occurred() ? NULL : PyContextVar_Set(wiring.current, (PyObject *)self);
+        if (token == NULL) {
+            Py_CLEAR(self->flight);
+            if (swallow_fault("recorder.span.begin") < 0) {
+                return NULL;
+            }
+        }
+        Py_XSETREF(self->entered, token);
+    }
+    Py_INCREF(self);
+    return (PyObject *)self;
+}
+
+/* -- end ------------------------------------------------------------------------------------------------- */
+/* 0, or -1 with an error that is to be raised. */
+static int
+finish(HotSpan *self, uint64_t end)
+{
+    PyObject *flight = self->flight, *pair = self->slot;
+    self->flight = NULL;
+    if (flight == NULL || pair == NULL) {
+        Py_XDECREF(flight);
+        return 0;
+    }
+    Writer *writer = writer_of(flight);
+    Py_ssize_t offset = PyLong_AsSsize_t(PyTuple_GET_ITEM(pair, 0));
+    int failed = 0;
+    if (self->rest == NULL && writer != NULL && offset > 0) {
+        /* The mark, whole, is the record; the end is what it lacks. */
+        uint64_t seq;
+        Head *cell = next_cell(writer, &seq), *mark = (Head *)(writer->base + offset);
+        memcpy(cell + 1, mark + 1, (size_t)(self->size - HEAD_BYTES));
+        memcpy(cell, mark, offsetof(Head, end));
+        cell->end = end;
+        publish(&cell->seq, seq + 1);
+    } else {
+        PyObject *at = PyLong_FromUnsignedLongLong(end), *done = NULL;
+        if (at != NULL) {
+            done = PyObject_CallMethodObjArgs((PyObject *)self, name_end_whole, flight, PyTuple_GET_ITEM(pair, 0), at, NULL);
+            Py_DECREF(at);
+        }
+        failed = done == NULL ? -1 : 0;
+        Py_XDECREF(done);
+    }
+    if (offset > 0 && writer != NULL) {
+        publish(&((Head *)(writer->base + offset))->seq, 0);
+        if (PyList_Append(writer->free, pair) < 0 && !failed) {
+            PyErr_Clear();
+        }
+    }
+    Py_DECREF(flight);
+    return failed;
+}
+
+static PyObject *
+span_end(HotSpan *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (count + named > 1 ||
+        (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "end_ns") != 0)) {
+        PyErr_SetString(PyExc_TypeError, "end() takes one argument at most: end_ns");
+        return NULL;
+    }
+    uint64_t end;
+    if (count + named == 0 || args[0] == Py_None) {
+        end = now_ns();
+    } else {
+        end = PyLong_AsUnsignedLongLong(args[0]);
+        if (end == (uint64_t)-1 && PyErr_Occurred()) {
+            return NULL;
+        }
+    }
+    if (finish(self, end) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+span_exit(HotSpan *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "__exit__() takes three arguments: type, error, trace");
+        return NULL;
+    }
+    if (self->flight == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (self->entered != NULL) {
+        PyObject *token = self->entered;
+        self->entered = NULL;
+        if (PyContextVar_Reset(wiring.current, token) < 0) {
+            /* Closed in another context than it was opened in: an async generator ended by the collector. */
+            PyErr_Clear();
+        }
+        Py_DECREF(token);
+    }
+    if (args[1] != Py_None && args[0] != PyExc_GeneratorExit) {
+        PyObject *done = PyObject_CallMethodObjArgs((PyObject *)self, name_fail, args[1], NULL);
+        if (done == NULL) {
+            return NULL;
+        }
+        Py_DECREF(done);
+    }
+    if (finish(self, now_ns()) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* -- what the Python class on top sees ------------------------------------------------------------------- */
+/* Getter and setter of an object that is None where the field is NULL. */
+#define FIELD(name)                                                                    \
+    static PyObject *get_##name(HotSpan *self, void *Py_UNUSED(closure))               \
+    {                                                                                  \
+        return or_none(self->name);                                                    \
+    }                                                                                  \
+    static int set_##name(HotSpan *self, PyObject *value, void *Py_UNUSED(closure))    \
+    {                                                                                  \
+        value = value == Py_None ? NULL : value;                                       \
+        Py_XINCREF(value);                                                             \
+        Py_XSETREF(self->name, value);                                                 \
+        return 0;                                                                      \
+    }
+FIELD(flight)
+FIELD(family)
+FIELD(rest)
+FIELD(entered)
+FIELD(foreign)
+
+static PyObject *
+get_slot(HotSpan *self, void *Py_UNUSED(closure))
+{
+    return or_none(self->slot);
+}
+
+static int
+set_slot(HotSpan *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == Py_None) {
+        value = NULL;
+    }
+    if (value != NULL && !(PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 2 &&
+                           PyLong_CheckExact(PyTuple_GET_ITEM(value, 0)) && PyLong_CheckExact(PyTuple_GET_ITEM(value, 1)))) {
+        PyErr_SetString(PyExc_TypeError, "_slot: a pair of ints, or None");
+        return -1;
+    }
+    Py_XINCREF(value);
+    Py_XSETREF(self->slot, value);
+    return 0;
+}
+
+static PyObject *
+get_attributes(HotSpan *self, void *Py_UNUSED(closure))
+{
+    if (self->attributes == NULL) {
+        PyObject *made = PyDict_New();
+        Py_ssize_t count = made == NULL || self->values == NULL ? 0 : PyTuple_GET_SIZE(self->values);
+        for (Py_ssize_t i = 0; i < count; i++) {
+            if (PyDict_SetItem(made, PyTuple_GET_ITEM(self->keys, i), PyTuple_GET_ITEM(self->values, i)) < 0) {
+                Py_CLEAR(made);
+                break;
+            }
+        }
+        if (made == NULL) {
+            return NULL;
+        }
+        self->attributes = made;
+        Py_CLEAR(self->keys);
+        Py_CLEAR(self->values);
+    }
+    return or_none(self->attributes);
+}
+
+static int
+set_attributes(HotSpan *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    Py_CLEAR(self->keys);
+    Py_CLEAR(self->values);
+    Py_XINCREF(value);
+    Py_XSETREF(self->attributes, value);
+    return 0;
+}
+
+static PyObject *
+get_trace(HotSpan *self, void *Py_UNUSED(closure))
+{
+    return Py_BuildValue("(KKKO)", self->trace_high, self->trace_low, self->lead,
+                         self->trace_state == NULL ? empty_text : self->trace_state);
+}
+
+static int
+set_trace(HotSpan *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    unsigned long long high, low, lead;
+    PyObject *state;
+    if (value == NULL || !PyTuple_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "_trace: a tuple");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(value, "KKKU", &high, &low, &lead, &state)) {
+        return -1;
+    }
+    self->trace_high = high;
+    self->trace_low = low;
+    self->lead = lead;
+    state = PyUnicode_GET_LENGTH(state) ? state : NULL;
+    Py_XINCREF(state);
+    Py_XSETREF(self->trace_state, state);
+    return 0;
+}
+
+static PyGetSetDef span_fields[] = {
+    {"_flight", (getter)get_flight, (setter)set_flight, NULL, NULL},
+    {"_family", (getter)get_family, (setter)set_family, NULL, NULL},
+    {"_rest", (getter)get_rest, (setter)set_rest, NULL, NULL},
+    {"_token", (getter)get_entered, (setter)set_entered, NULL, NULL},
+    {"token", (getter)get_foreign, (setter)set_foreign, NULL, NULL},
+    {"_slot", (getter)get_slot, (setter)set_slot, NULL, NULL},
+    {"_trace", (getter)get_trace, (setter)set_trace, NULL, NULL},
+    {"attributes", (getter)get_attributes, (setter)set_attributes, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef span_members[] = {
+    {"id", T_ULONGLONG, offsetof(HotSpan, id), 0, NULL},
+    {"_size", T_PYSSIZET, offsetof(HotSpan, size), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMethodDef span_methods[] = {
+    {"__enter__", (PyCFunction)span_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))span_exit, METH_FASTCALL, NULL},
+    {"start", (PyCFunction)span_start, METH_NOARGS,
+     "start($self, /)\n--\n\nBegin without becoming current; :meth:`end` finishes it."},
+    {"end", (PyCFunction)(void (*)(void))span_end, METH_FASTCALL | METH_KEYWORDS,
+     "end($self, /, end_ns=None)\n--\n\nFinish the span (monotonic ns; now by default). A second call does nothing."},
+    {NULL, NULL, 0, NULL},
+};
+
+#define EACH_OBJECT(DO, self)                                                                      \
+    DO(self->flight) DO(self->family) DO(self->rest) DO(self->entered) DO(self->foreign)           \
+    DO(self->attributes) DO(self->keys) DO(self->values) DO(self->slot) DO(self->trace_state)
+
+static int
+span_traverse(HotSpan *self, visitproc visit, void *arg)
+{
+#define VISIT(field) Py_VISIT(field);
+    EACH_OBJECT(VISIT, self)
+    return 0;
+}
+
+static int
+span_clear(HotSpan *self)
+{
+#define CLEAR(field) Py_CLEAR(field);
+    EACH_OBJECT(CLEAR, self)
+    return 0;
+}
+
+static void
+span_dealloc(HotSpan *self)
+{
+    PyObject_GC_UnTrack(self);
+    span_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+PyTypeObject HotSpanType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "aiobs.recorder._core.HotSpan",
+    .tp_doc = "Begin and end of a span; aiobs.recorder.hot.HotSpan, compiled.",
+    .tp_basicsize = sizeof(HotSpan),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_traverse = (traverseproc)span_traverse,
+    .tp_clear = (inquiry)span_clear,
+    .tp_dealloc = (destructor)span_dealloc,
+    .tp_methods = span_methods,
+    .tp_members = span_members,
+    .tp_getset = span_fields,
+};
+
+int
+span_names(void)
+{
+    return (name_begin = PyUnicode_InternFromString("_begin")) != NULL &&
+                   (name_end_whole = PyUnicode_InternFromString("_end_whole")) != NULL &&
+                   (name_fail = PyUnicode_InternFromString("fail")) != NULL &&
+                   (empty_text = PyUnicode_InternFromString("")) != NULL
+               ? 0
+               : -1;
+}
+
+/* -- span(name, **attributes) ---------------------------------------------------------------------------- */
+static PyObject *
+open_slowly(PyObject *const *args, PyObject *names)
+{
+    PyObject *attributes = PyDict_New(), *made = NULL;
+    Py_ssize_t count = names == NULL ? 0 : PyTuple_GET_SIZE(names), i = 0;
+    while (attributes != NULL && i < count && PyDict_SetItem(attributes, PyTuple_GET_ITEM(names, i), args[1 + i]) == 0) {
+        i++;
+    }
+    if (attributes != NULL && i == count) {
+        made = PyObject_CallFunctionObjArgs(wiring.open_slowly, args[0], attributes, NULL);
+    }
+    Py_XDECREF(attributes);
+    return made;
+}
+
+PyObject *
+core_span(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    if (count != 1) {
+        PyErr_Format(PyExc_TypeError, "span() takes 1 positional argument but %zd were given", count);
+        return NULL;
+    }
+    if (wiring.state == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "span() before wire()");
+        return NULL;
+    }
+    PyObject *flight = STATE(flight);
+    if (flight == NULL || flight == Py_None) {
+        return STATE(sleeping) == Py_None ? or_none(wiring.nothing) : open_slowly(args, names);
+    }
+    Writer *writer = writer_of(flight);
+    if (writer == NULL || !Py_IS_TYPE(writer, &WriterType) || !PyUnicode_CheckExact(args[0])) {
+        return open_slowly(args, names);
+    }
+    if (writer->base[CONTROL_AT] & CONTROL_OFF) {
+        return or_none(wiring.nothing);
+    }
+    PyObject *family = PyDict_GetItemWithError(wiring.families, args[0]);
+    if (family == NULL) {
+        return open_slowly(args, names);
+    }
+    Py_INCREF(family);
+    Py_INCREF(flight);
+    HotSpan *self = (HotSpan *)wiring.span_type->tp_alloc(wiring.span_type, 0);
+    if (self == NULL) {
+        Py_DECREF(family);
+        Py_DECREF(flight);
+        return NULL;
+    }
+    self->flight = flight;
+    self->family = family;
+    Py_ssize_t given = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (given) {
+        self->values = PyTuple_New(given);
+        if (self->values == NULL) {
+            Py_DECREF(self);
+            return NULL;
+        }
+        for (Py_ssize_t i = 0; i < given; i++) {
+            Py_INCREF(args[1 + i]);
+            PyTuple_SET_ITEM(self->values, i, args[1 + i]);
+        }
+        Py_INCREF(names);
+        self->keys = names;
+    }
+    return (PyObject *)self;
+}
