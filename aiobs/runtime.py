@@ -129,7 +129,10 @@ def _open_process(settings: Settings) -> None:  # noqa: ARG001
 def _agent(settings: Settings) -> None:
     from aiobs.agent.start import ensure_agent, stop_thread
 
-    ensure_agent(settings, runtime_dir(settings))
+    directory = runtime_dir(settings)
+    ensure_agent(settings, directory)
+    # Once more at the end: an agent that was killed during a long run is replaced, and drains what is left.
+    _closing.append(lambda: ensure_agent(settings, directory))
     # Below the closing of the record, so that the thread finds it closed and can finish.
     _closing.insert(0, lambda: _stop(stop_thread))
 

@@ -28,7 +28,7 @@ _TOOL_PACKAGES = frozenset({
 })  # fmt: skip
 _TOOL_SCRIPTS = frozenset({
     "aiobs", "pip", "pip3", "virtualenv", "conda", "mamba", "uv", "poetry", "pipx", "ninja", "cmake", "nvcc", "hipify-clang",
-    "setup.py", "pydevd.py", "get-pip.py",
+    "setup.py", "pydevd.py", "get-pip.py", "opentelemetry-instrument", "opentelemetry-bootstrap", "ddtrace-run",
 })  # fmt: skip
 # How children of the standard library, of PyTorch and of pip betray themselves, in a path or in a -c program.
 _TOOL_MARKS = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from struct import Struct
 from typing import Any
 
 from aiobs.agent.plans import TIME_LIMIT, ReadRow, row_function
@@ -31,6 +32,8 @@ from aiobs.telemetry import (
 _SIZE = layout.CELL_BYTES
 _KEY = 0xFFFFFFFF_0000_FFFF
 """Of a cell's first word: kind, flags and schema, without the slot."""
+_USED_PARTS = Struct("<HH").pack
+"""The two fields of a head at offset 44: payload bytes, parts."""
 _IN_STEP = layout.FLAG_IN_STEP << 8
 ENTRANCES = (SERVER, CONSUMER)
 """Kinds of spans with which a request enters: always given as :class:`Found`, there is one a request."""
@@ -88,6 +91,7 @@ class Decoder:
         self._main = main_thread
         self._special = frozenset(special)
         self._plans: dict[int, ReadRow | None] = {}
+        self._long_plans: dict[int, ReadRow | None] = {}
         self._shapes: dict[tuple[str, int, str, str], Shape] = {}
         self.damaged = 0
 
@@ -124,21 +128,41 @@ class Decoder:
             payload = payloads.get(at, b"")
             if payload is None:  # a part is missing, which is counted
                 continue
+            row = self._long_row(key, little, big, at, payload) if payload else None
+            if row is not None:
+                if word & _IN_STEP:
+                    within(row)
+                else:
+                    append(row)
+                continue
             found = self.whole(little, at, payload or None)
             if found is None:
                 self.damaged += 1
             else:
                 take(found)
 
-    def _plan(self, key: int) -> ReadRow | None:
+    def _long_row(self, key: int, little: bytes, big: bytes, at: int, payload: bytes) -> Row | None:
+        """The row of a plain span that was continued in parts; None where it takes a closer look."""
+        if key not in self._long_plans and len(self._long_plans) < _PLANS_LIMIT:
+            self._long_plans[key] = self._plan(key, layout.PAYLOAD_LIMIT)
+        read = self._long_plans.get(key)
+        if read is None or len(payload) > layout.PAYLOAD_LIMIT:
+            return None
+        one = b"".join((little[at : at + 44], _USED_PARTS(len(payload), 0), little[at + 48 : at + 80], payload))
+        try:
+            return read(one, big[at : at + 40], 0)
+        except ValueError:
+            return None
+
+    def _plan(self, key: int, room: int = layout.CELL_PAYLOAD) -> ReadRow | None:
         if key & 0xFFFF & ~_IN_STEP != layout.SPAN:
             return None
         schema = self._table.schemas.get(key >> 32)
-        if schema is None or schema.size > layout.CELL_PAYLOAD or schema.shape.name in self._special:
+        if schema is None or schema.size > room or schema.shape.name in self._special:
             return None
         if schema.shape.kind in ENTRANCES:
             return None
-        return row_function(schema, self._offset, self._main)
+        return row_function(schema, self._offset, self._main, room)
 
     def whole(self, raw: bytes, at: int = 0, payload: bytes | None = None, *, mark: bool = False) -> Found | None:
         """The record in the cell at offset `at`, or in an open-span slot (`mark`); None where it is damaged."""

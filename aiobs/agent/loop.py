@@ -104,6 +104,7 @@ class Agent:
             pipeline = self._pipelines[key] = self._pipeline(route, None)
         elif not pipeline.records:
             pipeline.open()
+        self._uncommitted = self._uncommitted or not pipeline.journaled
         return pipeline
 
     # -- one turn ------------------------------------------------------------------------------------------

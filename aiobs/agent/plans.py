@@ -19,8 +19,8 @@ ReadRow = Callable[[bytes, bytes, int], "Row | None"]
 ValueError for strings that are none."""
 
 
-def row_function(schema: Schema, wall_offset: int, main_thread: int) -> ReadRow:
-    """For values of types "qs" this makes::
+def row_function(schema: Schema, wall_offset: int, main_thread: int, room: int = layout.CELL_PAYLOAD) -> ReadRow:
+    """The function for payloads of at most `room` bytes. For values of types "qs" it is::
 
     def read(little, big, at):
         parent, thread, used, parts, start, end, v0, v1 = unpack(little, at)
@@ -42,7 +42,7 @@ def row_function(schema: Schema, wall_offset: int, main_thread: int) -> ReadRow:
     lines = [
         "def read(little, big, at):",
         f"    {', '.join(['parent', 'thread', 'used', 'parts', 'start', 'end', *names])} = unpack(little, at)",
-        f"    if parts or not {schema.size} <= used <= {layout.CELL_PAYLOAD} or not start <= end < limit:",
+        f"    if parts or not {schema.size} <= used <= {room} or not start <= end < limit:",
         "        return None",
         "    span = big[at + 24 : at + 32]",
         "    if span == nobody:",

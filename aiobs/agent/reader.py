@@ -239,6 +239,7 @@ class FlightReader:
     def open_slots(self) -> list[Mark]:
         """Marks of the spans that are open now. Raises RecordError."""
         raw = self._read(self._slots, self._slot_count * layout.CELL_BYTES)
+        self.refresh()  # the shape of a mark is in the table before the mark, but may be newer than the last record
         size = layout.CELL_BYTES
         seqs = memoryview(raw).cast("Q")[layout.HEAD_SEQ // 8 :: size // 8].tolist()
         return [Mark(i, raw[i * size : (i + 1) * size]) for i, seq in enumerate(seqs) if seq == 1]
@@ -254,6 +255,7 @@ class FlightReader:
                 continue
             if step is not None:
                 found.append(step)
+        self.refresh()  # names of phases that no finished step has shown yet
         return found
 
     def finished_spans(self) -> set[int]:

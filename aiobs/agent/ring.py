@@ -195,12 +195,14 @@ class Ring:
         """
         payloads: dict[int, bytes | None] = {}
         size = layout.CELL_BYTES
-        if layout.PART not in raw[::size] and not any(raw[_PARTS::size]) and not any(raw[_PARTS + 1 :: size]):
+        kinds, parts_low, parts_high = raw[::size], raw[_PARTS::size], raw[_PARTS + 1 :: size]
+        if layout.PART not in kinds and not any(parts_low) and not any(parts_high):
             return payloads
-        for at in range(0, len(raw), size):
-            kind, _, _, _, _, _, span, _, _, used, parts, start, index, _, _ = layout.HEAD.unpack_from(raw, at)
-            if kind != layout.PART and not parts:
+        for cell, kind in enumerate(kinds):
+            if kind != layout.PART and not parts_low[cell] and not parts_high[cell]:
                 continue
+            at = cell * size
+            _, _, _, _, _, _, span, _, _, used, parts, start, index, _, _ = layout.HEAD.unpack_from(raw, at)
             payload = raw[at + layout.HEAD_BYTES : at + layout.HEAD_BYTES + min(used, layout.CELL_PAYLOAD)]
             if kind == layout.PART:
                 self._keep_part((span, start), index, payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -42,6 +43,9 @@ Traces and metrics of AI training that survive the death of the process.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (``sys.argv[1:]`` by default) and give back its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no "µ" still gets the rest
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help(), end="")
         return 0 if words else USAGE_ERROR

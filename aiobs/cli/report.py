@@ -95,7 +95,7 @@ def _processes(db: DuckDBPyConnection) -> list[dict[str, Any]]:
     SELECT whole.who['rank'] AS rank, whole.who['pid'] AS pid, whole.who['host'] AS host, whole.who['attempt'] AS attempt,
         service, role, coalesce(begun_ns, start_ns) AS start_ns,
         (coalesce(end_ns, last_ns) - coalesce(begun_ns, start_ns)) / 1e9 AS seconds,
-        spans, truncated, cause, try_cast(exit_code AS BIGINT) AS exit_code, signal, end_ns IS NOT NULL AS ended, coalesce(cut, false) AS cut
+        spans, truncated, cause, try_cast(exit_code AS BIGINT) AS exit_code, signal, end_ns, coalesce(cut, false) AS cut
     FROM whole LEFT JOIN ends ON whole.who IS NOT DISTINCT FROM ends.who
     WHERE role IS DISTINCT FROM '{ROLE}'
     ORDER BY attempt, rank NULLS LAST, start_ns""")  # fmt: skip
@@ -159,20 +159,19 @@ def _losses(db: DuckDBPyConnection) -> list[dict[str, Any]]:
     counters = rows(db, f"""SELECT name AS what, attributes, sum(value) AS count FROM points
         WHERE name IN ('{names.SPOOL_DROPPED}', '{names.AGENT_FAULTS}', '{names.SDK_PROCESSED}', '{names.SDK_EXPORTED}') AND value > 0
         GROUP BY name, attributes""")  # fmt: skip
-    found = [{"what": event["what"], "details": ", ".join(event["details"] or ()), "count": None} for event in events]
+    found = [
+        {"what": event["what"], "reason": "", "details": ", ".join(event["details"] or ()), "count": None}
+        for event in events
+    ]
     for counter in counters:
-        reason = {
+        labels = {
             pair["key"]: next((v for v in pair["value"].values() if v is not None), "")
             for pair in counter["attributes"] or ()
         }
+        reason = labels.pop(names.ERROR_TYPE, "")
         # The SDK's counters of success carry no error.type; those with one count what was given up.
-        if counter["what"] in (names.SDK_PROCESSED, names.SDK_EXPORTED) and names.ERROR_TYPE not in reason:
+        if counter["what"] in (names.SDK_PROCESSED, names.SDK_EXPORTED) and not reason:
             continue
-        found.append(
-            {
-                "what": counter["what"],
-                "details": ", ".join(f"{k}={v}" for k, v in reason.items()),
-                "count": int(counter["count"]),
-            }
-        )
+        details = ", ".join(map(str, labels.values()))
+        found.append({"what": counter["what"], "reason": reason, "details": details, "count": int(counter["count"])})
     return found

@@ -5,27 +5,25 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable
 from typing import Any
 
 from aiobs import names
-from aiobs.cli.figures import count, duration, share, size, three_digits
-from aiobs.cli.text_table import BOLD, DIM, PLAIN, RED, clip, printable, table
-
-RANKS_SHOWN = 16
-"""Processes and ranks listed one by one; of more, those that ended badly and the extremes."""
+from aiobs.cli.figures import count, duration, size, three_digits
+from aiobs.cli.report_page import RANKS_SHOWN, Page
+from aiobs.cli.report_text_steps import phases, ranks, slowest, steps
+from aiobs.cli.text_table import BOLD, DIM, PLAIN, RED, clip, printable
 
 
 def render(found: dict[str, Any], *, width: int = 100, color: bool = False) -> list[str]:
     """The lines of :func:`aiobs.cli.report.report`'s result, without the line ends."""
-    page = _Page(max(60, width), color)
+    page = Page(max(60, width), color)
     _run(page, found)
     for section in (
         _processes,
-        _steps,
-        _phases,
-        _ranks,
-        _slowest,
+        steps,
+        phases,
+        ranks,
+        slowest,
         _other_work,
         _scalars,
         _own_spans,
@@ -34,27 +32,6 @@ def render(found: dict[str, Any], *, width: int = 100, color: bool = False) -> l
     ):
         section(page, found)
     return page.lines
-
-
-class _Page:
-    def __init__(self, width: int, color: bool) -> None:
-        self.lines: list[str] = []
-        self.width = width
-        self._color = color
-
-    def paint(self, text: str, code: str) -> str:
-        return f"{code}{text}{PLAIN}" if self._color else text
-
-    def section(self, title: str, note: str = "") -> None:
-        self.lines.append("")
-        self.lines.append(self.paint(title, BOLD) + (self.paint(f"  {note}", DIM) if note else ""))
-
-    def table(
-        self, heads: list[str], rows: list[list[str]], *, bad: Callable[[int], bool] = lambda _: False, **how: int
-    ) -> None:
-        lines = table(heads, rows, width=self.width, **how)
-        self.lines.append(self.paint(lines[0], DIM))
-        self.lines += [self.paint(line, RED) if bad(number) else line for number, line in enumerate(lines[1:])]
 
 
 def ended(process: dict[str, Any]) -> str:
@@ -75,7 +52,7 @@ def _bad(process: dict[str, Any]) -> bool:
     return process.get("cause") in ("oom_kill", "signal", "unknown") or str(process.get("exit_code") or 0) != "0"
 
 
-def _run(page: _Page, found: dict[str, Any]) -> None:
+def _run(page: Page, found: dict[str, Any]) -> None:
     run = found["run"]
     name = printable(run["name"] or "run")
     state = ended(run) if run["launched"] else ""
@@ -106,7 +83,7 @@ def _command(shown: str) -> str:
         return printable(shown)
 
 
-def _processes(page: _Page, found: dict[str, Any]) -> None:
+def _processes(page: Page, found: dict[str, Any]) -> None:
     processes = found["processes"]
     if not processes:
         return
@@ -122,9 +99,12 @@ def _processes(page: _Page, found: dict[str, Any]) -> None:
     several_hosts = len({process["host"] for process in processes}) > 1
     several_attempts = len({process["attempt"] for process in processes}) > 1
     several_services = len({process["service"] for process in processes}) > 1
+    died = sorted((process["end_ns"], process["pid"]) for process in processes if _bad(process) and process["end_ns"])
     rows = []
     for process in listed:
-        state = ended(process) or ("still open" if not process["ended"] else "")
+        state = ended(process) or ("still open" if process["end_ns"] is None else "")
+        if len(died) > 1 and died[0] == (process["end_ns"], process["pid"]):
+            state += ", first to go"
         if process["truncated"]:
             state += f", {count(process['truncated'], 'span')} cut off"
         rows.append([
@@ -138,90 +118,7 @@ def _processes(page: _Page, found: dict[str, Any]) -> None:
     page.table(heads, rows, left=0, bad=lambda number: _bad(listed[number]))
 
 
-def _steps(page: _Page, found: dict[str, Any]) -> None:
-    steps = found["steps"]
-    if not steps:
-        return
-    page.section("Steps")
-    ranks = steps["rank_steps"] // steps["count"] if steps["count"] else 1
-    line = f"  {count(steps['count'], 'step')}" + (f" on each of {ranks} ranks" if ranks > 1 else "")
-    line += f", {three_digits(steps['per_second'])} a second"
-    line += "".join(
-        f", {label} {duration(steps[label])}" for label in ("p50", "p95", "p99") if steps[label] is not None
-    )
-    line += f", longest {duration(steps['longest'])}" if steps["longest"] is not None else ""
-    page.lines.append(clip(line, page.width))
-    reasons = ", ".join(f"{number} {_REASONS.get(reason, reason)}" for reason, number in steps["kept_for"].items())
-    if steps["kept"] == steps["count"]:
-        line = "  every step's trace was kept"
-    else:
-        line = f"  {count(steps['kept'], 'trace')} kept ({reasons}); from these the percentiles are estimated"
-    page.lines.append(page.paint(clip(line, page.width), DIM))
-    if not steps["metrics"]:
-        page.lines.append("  no metrics were written: these figures cover the kept steps only")
-    if steps["skipped"]:
-        page.lines.append(f"  {count(steps['skipped'], 'optimizer step')} skipped (AMP overflow)")
-    if steps["truncated"]:
-        page.lines.append(page.paint(f"  {count(steps['truncated'], 'step')} cut off by the death of the process", RED))
-
-
-_REASONS = {"every": "by number", "requested": "on request"}
-
-
-def _phases(page: _Page, found: dict[str, Any]) -> None:
-    phases = found["phases"]
-    if not phases:
-        return
-    page.section("Phases")
-    whole = found["steps"]["total"]
-    rows = [
-        [
-            printable(phase["name"]), duration(phase["total"]), share(phase["total"], whole), duration(phase["p50"]), duration(phase["p95"]),
-            duration(phase["p99"]), duration(phase["longest"]),
-        ]
-        for phase in phases
-    ]  # fmt: skip
-    page.table(["", "total", "share", "p50", "p95", "p99", "longest"], rows)
-
-
-def _ranks(page: _Page, found: dict[str, Any]) -> None:
-    ranks = sorted(found["ranks"], key=lambda rank: -(rank["p50"] or 0))
-    if not ranks:
-        return
-    note = ""
-    if len(ranks) > RANKS_SHOWN:
-        note = f"the slowest and the fastest of {len(ranks)}"
-        ranks = [*ranks[: RANKS_SHOWN // 2], *ranks[-RANKS_SHOWN // 2 :]]
-    page.section("Step time by rank", note)
-    rows = [
-        [
-            "?" if rank["rank"] is None else str(rank["rank"]), f"{rank['count']:,}", duration(rank["total"] / rank["count"]),
-            duration(rank["p50"]), duration(rank["p95"]), duration(rank["p99"]), duration(rank["longest"]),
-        ]
-        for rank in ranks
-    ]  # fmt: skip
-    page.table(["rank", "steps", "mean", "p50", "p95", "p99", "longest"], rows, left=0)
-
-
-def _slowest(page: _Page, found: dict[str, Any]) -> None:
-    steps = [step for step in found["slowest"] if (step["times_median"] or 0) >= 1.2]
-    if not steps:
-        return
-    page.section("Slowest steps")
-    ranks = bool(found["ranks"])
-    rows = []
-    for step in steps:
-        why = ""
-        if step["phase"]:
-            why = f"{printable(step['phase'])} took {duration(step['phase_seconds'])}, usually {duration(step['phase_median'])}"
-        rows.append([
-            str(step["step"]), str(step["attempt"]) if step["attempt"] else "", str(step["rank"]) if ranks else "", duration(step["seconds"]),
-            f"{three_digits(step['times_median'])} ×", why,
-        ])  # fmt: skip
-    page.table(["step", "attempt", "rank", "took", "median", "why<"], rows, left=0)
-
-
-def _other_work(page: _Page, found: dict[str, Any]) -> None:
+def _other_work(page: Page, found: dict[str, Any]) -> None:
     kinds = [*found["init"], *found["evaluate"], *found["checkpoints"]]
     compiled = found["compile"]
     if compiled:
@@ -242,7 +139,7 @@ def _other_work(page: _Page, found: dict[str, Any]) -> None:
     page.table(["", "times", "total", "longest", "<"], rows)
 
 
-def _scalars(page: _Page, found: dict[str, Any]) -> None:
+def _scalars(page: Page, found: dict[str, Any]) -> None:
     if not found["scalars"]:
         return
     page.section("Logged values")
@@ -256,7 +153,7 @@ def _scalars(page: _Page, found: dict[str, Any]) -> None:
     page.table(["", "first", "last", "least", "most"], rows)
 
 
-def _own_spans(page: _Page, found: dict[str, Any]) -> None:
+def _own_spans(page: Page, found: dict[str, Any]) -> None:
     if not found["own_spans"]:
         return
     page.section("Other spans")
@@ -270,7 +167,7 @@ def _own_spans(page: _Page, found: dict[str, Any]) -> None:
     page.table(["", "count", "total", "p50", "p95", "longest", "failed"], rows)
 
 
-def _exceptions(page: _Page, found: dict[str, Any]) -> None:
+def _exceptions(page: Page, found: dict[str, Any]) -> None:
     if not found["exceptions"]:
         return
     page.section("Exceptions")
@@ -292,19 +189,29 @@ def _exceptions(page: _Page, found: dict[str, Any]) -> None:
 _LOSSES = {
     names.EVENT_RECORDS_LOST: "records overwritten before the agent read them",
     names.SPOOL_DROPPED: "items given up",
-    names.AGENT_FAULTS: "faults inside aiobs",
+    names.AGENT_FAULTS: "faults inside aiobs, swallowed",
     names.SDK_PROCESSED: "records lost",
     names.SDK_EXPORTED: "spans not exported",
 }
+_LOST_FOR = {
+    "queue_full": "overwritten before the agent read them; raise AIOBS_RING_BYTES",
+    "damaged": "damaged in the flight record",
+    "unrecorded": "values that could not be recorded",
+    "overflow": "more held back at once than the agent keeps",
+    "spool_full": "the endpoint was away for longer than AIOBS_SPOOL_BYTES lasts",
+    "disk_full": "no space on the disk",
+    "refused": "refused by the receiver",
+    "partly_refused": "refused by the receiver",
+}
 
 
-def _losses(page: _Page, found: dict[str, Any]) -> None:
+def _losses(page: Page, found: dict[str, Any]) -> None:
     if not found["losses"]:
         return
     page.section("Not complete")
     for loss in found["losses"]:
         number = "" if loss["count"] is None else f"{loss['count']:,} "
-        details = f" ({printable(loss['details'])})" if loss["details"] else ""
-        page.lines.append(
-            page.paint(clip(f"  {number}{_LOSSES.get(loss['what'], loss['what'])}{details}", page.width), RED)
-        )
+        where = f" ({printable(loss['details'])})" if loss["details"] else ""
+        why = f": {_LOST_FOR.get(loss['reason'], loss['reason'])}" if loss["reason"] else ""
+        text = f"  {number}{_LOSSES.get(loss['what'], loss['what'])}{where}{why}"
+        page.lines.append(page.paint(clip(text, page.width), RED))

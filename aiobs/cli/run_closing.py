@@ -13,10 +13,13 @@ from aiobs.agent.exits import Exit
 from aiobs.agent.selfstats import read_status
 from aiobs.cli.figures import count
 from aiobs.cli.jaeger import UI_PORT, jaeger_answers
+from aiobs.cli.run_folder import signal_files
 from aiobs.cli.run_plan import ENDPOINTS, Plan
 from aiobs.errors import AiobsError, NotEnabledError
 from aiobs.settings import Settings
 
+SUMMARY_BYTES = 256 << 20
+"""Larger runs are not summed up unasked: it would take more than some seconds."""
 WAIT_S = 10.0
 """Longest wait for the agent to write what the command left."""
 
@@ -39,6 +42,12 @@ def _wait(settings: Settings, runtime_dir: Path, plan: Plan) -> bool:
 def _lines(
     plan: Plan, settings: Settings, runtime_dir: Path, how: Exit, command: Sequence[str], *, done: bool
 ) -> list[str]:
+    if settings.agent == "off":
+        return [
+            "",
+            f"aiobs: the command {how}",
+            "aiobs: AIOBS_AGENT=off: what it recorded stays in the runtime directory until an agent or `aiobs recover` takes it",
+        ]
     lines = [""]
     recorded: bool | None = None
     if plan.folder is not None:
@@ -47,11 +56,7 @@ def _lines(
     else:
         lines.append(f"aiobs: the command {how}")
     lines += why_nothing(plan.log, command, recorded=recorded)
-    if settings.agent == "off":
-        lines.append(
-            "aiobs: AIOBS_AGENT=off: records stay in the runtime directory until an agent or `aiobs recover` takes them"
-        )
-    elif not done:
+    if not done:
         lines.append(
             f"aiobs: the agent is still busy after {WAIT_S:g} s; it goes on by itself, see `aiobs agent --status`"
         )
@@ -66,6 +71,8 @@ def _summary(folder: Path, how: Exit) -> tuple[list[str], bool | None]:
     from aiobs.cli.report import report
     from aiobs.cli.report_text import render
 
+    if sum(path.stat().st_size for path in signal_files(folder, "traces")) > SUMMARY_BYTES:
+        return [f"aiobs: the command {how}; for a summary of this large run: aiobs summary {_short(folder)}"], None
     try:
         found = report(folder)
         return render(found, width=_width(), color=sys.stderr.isatty()), bool(found["processes"])

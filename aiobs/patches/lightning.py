@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from aiobs.guard import guarded
-from aiobs.patches.torch import loop as loops
+from aiobs.patches.torch import loops
 from aiobs.settings import Settings
 from aiobs.wrapping import Live, replace
 

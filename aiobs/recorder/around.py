@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from aiobs.propagation import Context
-from aiobs.recorder.hot import HotSpan, current_span, thread
+from aiobs.recorder.hot import current_span, thread
 from aiobs.recorder.state import state
 
 if TYPE_CHECKING:
@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 
 def innermost() -> Span | Context | None:
     """The innermost thing open here: span of ours, phase of a step in this thread, OpenTelemetry's span."""
-    found: Span | Context | None = current_span.get()
+    entered: Span | None = current_span.get()
+    found: Span | Context | None = entered
     steps = thread.steps
-    if found is not None and found._flight is None:
-        found = found.context
-    elif steps is not None and steps.open and (found is None or found.start_ns < steps.start_ns):
-        found = None
-    token = None
-    if found is None and steps is not None and steps.open:
-        token = steps.token
-        found = cast("Context", steps.context())
-    elif isinstance(found, HotSpan):
-        token = found.token
+    token: object = None
+    if entered is not None and entered._flight is None:
+        found = entered.context
+    elif steps is not None and steps.open and (entered is None or entered.start_ns < steps.start_ns):
+        found, token = cast("Context", steps.context()), steps.token
+    elif entered is not None:
+        token = entered.token
     if state.foreign is not None:
         now, theirs = state.foreign()
         if theirs is not None and (found is None or now is not token):
@@ -36,9 +34,9 @@ def innermost() -> Span | Context | None:
 def current() -> Context | None:
     """Context of the innermost open span, ours or OpenTelemetry's, of this thread or task; else the process's."""
     found = innermost()
-    if isinstance(found, HotSpan):
-        return found.context
-    return found or state.ambient
+    if found is None or isinstance(found, Context):
+        return found or state.ambient
+    return found.context
 
 
 def current_native() -> tuple[Context, object] | None:

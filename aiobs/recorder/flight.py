@@ -93,6 +93,8 @@ class Flight:
         self._lock = threading.Lock()
         pid, ticks = os.getpid(), start_ticks()
         self.path = directory / f"{pid}-{ticks}-{_serial()}{at.SUFFIX}"
+        while self.path.exists():  # exec() keeps pid and start time; what ran before may not have been read yet
+            self.path = directory / f"{pid}-{ticks}-{_serial()}{at.SUFFIX}"
         temporary = self.path.with_suffix(".new")
         try:
             self.mm = self._map(temporary)

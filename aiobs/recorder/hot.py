@@ -118,6 +118,7 @@ class PureSpan:
         if self._flight is not None and self._slot is None:
             try:
                 self._begin(None, False, None)
+                self.token = None if state.foreign is None else state.foreign()[0]
             except Exception as error:
                 self._flight = None
                 swallow("recorder.span.begin", error)
@@ -237,7 +238,9 @@ class PureSteps:
         """End the phase that `enter` gave this token for, now or at `end_ns`; a token of an earlier step is ignored."""
         end = monotonic_ns() if end_ns is None else end_ns
         stack, flight = self._stack, self._flight
-        if not stack or not self.open or flight is None or (stack[-1][3] != token and all(e[3] != token for e in stack)):
+        if not stack or not self.open or flight is None:
+            return
+        if stack[-1][3] != token and all(entry[3] != token for entry in stack):
             return
         memory, ends = self._spare or flight.mm, self._area + 104
         while True:
@@ -263,10 +266,11 @@ class PurePhase:
     _generation: int
 
     def __init__(self) -> None:
-        self._entered: list[tuple[int, Any, int]] = []
+        self._entered: dict[int, list[tuple[Any, int]]] = {}
+        """By thread, as several may be inside the same phase: its steps and their token, innermost last."""
 
     def __enter__(self: _P) -> _P:
-        found, token = None, -1
+        found, token, number = None, -1, thread.number
         try:
             if self._generation != state.generation:
                 self._prepare()
@@ -275,19 +279,20 @@ class PurePhase:
                 token = found.enter(self._id)
         except Exception as error:
             swallow("recorder.phase.begin", error)
-        self._entered.append((thread.number, found, token))
+        if number in self._entered:
+            self._entered[number].append((found, token))
+        else:
+            self._entered[number] = [(found, token)]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        entered = self._entered
-        for i in range(len(entered) - 1, -1, -1):
-            if entered[i][0] == thread.number:  # another thread may be inside the same phase
-                _thread, found, token = entered.pop(i)
-                if found is not None:
-                    found.leave(token)
-                return
+        entered = self._entered.get(thread.number)
+        if entered:
+            found, token = entered.pop()
+            if found is not None:
+                found.leave(token)
 
     def _prepare(self) -> None:
         raise NotImplementedError
@@ -297,6 +302,10 @@ class PurePhase:
 
 
 if TYPE_CHECKING or core is None:
-    HotSpan, HotSteps, HotPhase = PureSpan, PureSteps, PurePhase
+    HotSpan = PureSpan
+    HotSteps = PureSteps
+    HotPhase = PurePhase
 else:
-    HotSpan, HotSteps, HotPhase = core.HotSpan, core.HotSteps, core.HotPhase
+    HotSpan = core.HotSpan
+    HotSteps = core.HotSteps
+    HotPhase = core.HotPhase

@@ -30,7 +30,7 @@ class Rest:
 
     def __init__(self) -> None:
         self.changed = False
-        self.unmarked = (0, 0)
+        self.unmarked: tuple[int, int] = (0, 0)
         self.flags = 0
         self.message = ""
         self.state = ""

@@ -82,7 +82,8 @@ class Span(HotSpan):
             mm[slot + 80 : slot + 80 + size] = payload
         if self._rest is not None:
             lead |= self._rest.flags << 8
-        _quick(mm, slot, lead | schema << 32 | pair[1], high, low, self.id, parent, thread.number | size << 32, start, 0, 0, 1)
+        first, sixth = lead | schema << 32 | pair[1], thread.number | size << 32
+        _quick(mm, slot, first, high, low, self.id, parent, sixth, start, 0, 0, 1)
 
     def _begin_at_top(self, parent: Context | None, root: bool) -> int:
         """Set the trace where no span of ours is around: that of a given context, the run's, or a new one.
@@ -111,11 +112,11 @@ class Span(HotSpan):
         """Write the record of a span that has more than the attributes it began with, or too many for a mark."""
         try:
             rest = self._more()
-            number, number_of_thread, flags = at.NO_SLOT, thread.number, 0
+            number, owner, flags = at.NO_SLOT, thread.number, 0
             schema, payload = 0, b""
             if slot:
                 head = at.HEAD.unpack_from(flight.mm, slot)
-                _, flags, number, schema, _, _, _, parent, number_of_thread, size, _, start, _, _, _ = head
+                _, flags, number, schema, _, _, _, parent, owner, size, _, start, _, _, _ = head
                 payload = flight.mm[slot + at.HEAD_BYTES : slot + at.HEAD_BYTES + size]
             else:
                 parent, start = rest.unmarked
@@ -128,7 +129,9 @@ class Span(HotSpan):
             if extra:
                 flags |= at.FLAG_EXTRA
                 payload += extra
-            flight.write(at.SPAN, flags, number, schema, self._trace[:2], self.id, parent, number_of_thread, start, 0, end, payload)
+            flight.write(
+                at.SPAN, flags, number, schema, self._trace[:2], self.id, parent, owner, start, 0, end, payload
+            )
         except Exception as error:
             flight.add(at.UNRECORDED)
             swallow("recorder.span.end", error)

@@ -17,8 +17,8 @@ from aiobs.guard import swallow
 from aiobs.propagation import Context
 from aiobs.recorder import layout as at
 from aiobs.recorder.flight import Flight
-from aiobs.recorder.schema import json_bytes, phase_id, plain
 from aiobs.recorder.hot import HotPhase, HotSteps, thread
+from aiobs.recorder.schema import json_bytes, phase_id, plain
 from aiobs.recorder.state import on_new_flight, state, wake
 from aiobs.telemetry import Route
 
@@ -40,7 +40,7 @@ class Steps(HotSteps):
         claimed: the open step is one the user has marked.
     """
 
-    __slots__ = ("_attributes", "_contexts", "_marked", "_serial", "claimed", "explicit", "number", "provisional_end_ns")
+    __slots__ = ("_attributes", "_context", "_marked", "_serial", "claimed", "explicit", "number", "provisional_end_ns")
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Steps(HotSteps):
         self.provisional_end_ns = 0
         self._marked = self._serial = 0
         self._attributes: dict[str, Any] = {}
-        self._contexts: dict[int, tuple[Route, Context]] = {}
+        self._context: tuple[int, Route, Context] | None = None
 
     @property
     def _memory(self) -> Any:
@@ -90,7 +90,7 @@ class Steps(HotSteps):
         self._serial += 1
         self._count = self._begun = self._marked = 0
         self._stack = []
-        self._contexts.clear()
+        self._context = None
         self.start_ns = self._step_start = start
         self.provisional_end_ns = 0
         self.claimed = False
@@ -170,14 +170,14 @@ class Steps(HotSteps):
         """Context of the innermost open phase, else of the step."""
         index = self._stack[-1][0] if self._stack else -1
         route = state.route
-        known = self._contexts.get(index)
-        if known is None or known[0] is not route:
+        known = self._context
+        if known is None or known[0] != index or known[1] is not route:
             trace = ids.step_trace_id(route.run_id, route.attempt, self.number)
             span = ids.step_span_id(route.run_id, route.attempt, self.number, route.rank)
             if index >= 0:
                 span = ids.phase_span_id(span, index)
-            known = self._contexts[index] = route, Context(trace, span, in_step=True)
-        return known[1]
+            known = self._context = index, route, Context(trace, span, in_step=True)
+        return known[2]
 
     # -- entries -------------------------------------------------------------------------------------------
     def _read(self, first: int) -> list[tuple[int, int, int, int, int]]:

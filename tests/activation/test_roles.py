@@ -69,6 +69,7 @@ def test_launchers_of_ranks(argv: list[str]) -> None:
         ["python", "/opt/venv/lib/python3.11/site-packages/pip/__main__.py", "list"],
         ["python", "/opt/venv/lib/python3.11/site-packages/pip/__pip-runner__.py", "list"],
         ["python", "setup.py", "build_ext"],
+        ["python", "/opt/venv/bin/opentelemetry-instrument", "python", "train.py"],
         ["python", "-S", "-m", "aiobs.agent", "--runtime-dir", "x"],
         ["python", "/opt/venv/bin/aiobs", "run"],
         ["python", "-m", "aiobs.cli"],

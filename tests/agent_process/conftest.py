@@ -150,6 +150,8 @@ from aiobs.agent.bell import ring
 from aiobs.recorder.location import runtime_dir
 from aiobs.settings import load_settings
 from aiobs.telemetry import Route
+if "TEST_GROUP" in os.environ:
+    Path(os.environ["TEST_GROUP"], "cgroup.procs").write_text(str(os.getpid()))
 settings = load_settings()
 folder = runtime_dir(settings)
 route = Route(**json.loads(os.environ["TEST_ROUTE"]))

@@ -125,9 +125,11 @@ def test_a_crash_loses_no_span(
     chance = random.Random()  # other moments in every run
     for trial in range(TRIALS):
         notes = tmp_path / f"notes-{trial}"
-        process = recorded(WORK + READY + ending, folder=f"run-{trial}", variables={"TEST_FINISHED": str(notes)})
+        variables = {"TEST_FINISHED": str(notes)}
         if memory_group is not None:
-            (memory_group / "cgroup.procs").write_text(str(process.pid))
+            # Before it records, as in a container: a process that changes its group is seen there within a second.
+            variables["TEST_GROUP"] = str(memory_group)
+        process = recorded(WORK + READY + ending, folder=f"run-{trial}", variables=variables)
         process.stdin.write(b"go\n")
         process.stdin.flush()
         assert process.stdout.readline() == b"ready\n"

@@ -30,6 +30,11 @@ def _five() -> None:
         pass
 
 
+def _long() -> None:
+    with recorder.span("work", step=12, path="/some/where/else/" * 12):
+        pass
+
+
 def _failing() -> None:
     span = recorder.start_span("work", {"step": 12})
     span.fail("no good")
@@ -40,7 +45,7 @@ def measure(name: str, make: Callable[[], None], spans: int) -> dict[str, float 
     """CPU µs per span, median of some rounds, and spans per second of one core."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o700)
-        recorder.start(Settings(ring_bytes=2 * spans * layout.CELL_BYTES), {}, Route("bench"), Path(folder))
+        recorder.start(Settings(ring_bytes=3 * spans * layout.CELL_BYTES), {}, Route("bench"), Path(folder))
         for _ in range(spans):
             make()
         reader = FlightReader(next(Path(folder).glob("*.fr")))
@@ -62,7 +67,7 @@ def measure(name: str, make: Callable[[], None], spans: int) -> dict[str, float 
 
 def main(spans: int) -> None:
     """Print one JSON line for each case."""
-    for name, make in (("bare", _bare), ("5 attributes", _five), ("failed", _failing)):
+    for name, make in (("bare", _bare), ("5 attributes", _five), ("two cells", _long), ("failed", _failing)):
         print(json.dumps(measure(name, make, spans)))
 
 

@@ -138,6 +138,14 @@ def test_a_dead_command_leaves_its_spans_and_its_cause(
     assert b"cut off" in done.stderr
 
 
+def test_a_span_that_is_the_first_of_its_name_survives_as_well(aiobs: Run, tmp_path: Path) -> None:
+    code = "import aiobs, os, time\nwith aiobs.span('first'): pass\ntime.sleep(0.6)\nwith aiobs.span('alone'): os.kill(os.getpid(), 9)"
+    done = aiobs("run", "--", sys.executable, "-c", code)
+    (alone,) = named(only_run(tmp_path), "alone")
+    assert alone["attributes"]["aiobs.truncated"] is True
+    assert b"Not complete" not in done.stderr
+
+
 def test_a_killed_launcher_leaves_a_run_that_says_so(launch: Launch, tmp_path: Path, script: Path) -> None:
     process = launch(["run", "--quiet", "--", sys.executable, str(script), "time.sleep(3)"])
     assert process.stdout is not None
@@ -250,7 +258,16 @@ def test_restarts_by_torchrun_are_shown(aiobs: Run, tmp_path: Path) -> None:
         "    optimizer.zero_grad(); model(torch.ones(1, 2)).sum().backward(); optimizer.step()\n"
         "sys.exit(5 if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' else 0)\n"
     )
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--max-restarts", "2", str(script)]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "1",
+        "--max-restarts",
+        "2",
+        str(script),
+    ]
     done = aiobs("run", "--", *torchrun, timeout=100, env={"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr.decode()
     events = [event for span in named(only_run(tmp_path), "process") for event in span.get("events", [])]

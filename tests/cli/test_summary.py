@@ -131,6 +131,25 @@ def test_how_a_process_died(made: MadeRun, attributes: dict[str, Any], shown: st
     assert f"{shown}, 2 spans cut off" in text(made)
 
 
+def test_of_several_dead_the_first_is_named(made: MadeRun) -> None:
+    for rank, end in ((0, 200), (1, 150), (2, 900)):
+        how = (
+            {"aiobs__exit__cause": "exit", "process__exit__code": 0}
+            if rank == 2
+            else {"aiobs__exit__cause": "signal", "aiobs__exit__signal": "SIGKILL"}
+        )
+        made.span("process", 0, end, rank=rank, **how)
+    lines = text(made).splitlines()
+    assert [line.split()[0] for line in lines if "first to go" in line] == ["1"]
+
+
+def test_a_terminal_without_greek_letters_gets_the_rest(aiobs: Run, made: MadeRun) -> None:
+    made.step(0, 0, {"forward": 0.5})
+    done = aiobs("summary", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert b"500 ?s" in done.stdout
+
+
 def test_a_process_that_still_runs_says_so(made: MadeRun) -> None:
     made.span("work", 0, 100)
     assert "still open" in text(made)
@@ -189,10 +208,12 @@ def test_exceptions_and_own_spans(made: MadeRun) -> None:
 
 def test_what_was_lost_is_said(made: MadeRun) -> None:
     made.span("work", 0, 10)
-    made.metric("aiobs.agent.spool.dropped", "sum", attributes={"error.type": "spool_full"}, asInt="12")
+    made.metric(
+        "aiobs.agent.spool.dropped", "sum", attributes={"component": "otlp", "error.type": "spool_full"}, asInt="12"
+    )
     made.metric("otel.sdk.exporter.span.exported", "sum", attributes={"component": "jsonl"}, asInt="99")
     page = text(made)
-    assert "12 items given up (error.type=spool_full)" in page
+    assert "12 items given up (otlp): the endpoint was away for longer than AIOBS_SPOOL_BYTES lasts" in page
     assert "99" not in page
 
 

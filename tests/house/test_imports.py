@@ -26,7 +26,7 @@ HOMES = {
     "lightning": ("aiobs/patches/",),
     "duckdb": ("aiobs/cli/",),
     "grpc": ("exporters/",),
-    "opentelemetry": ("aiobs/otel/", "aiobs/patches/instrumentor.py", "exporters/opentelemetry_jsonl.py"),
+    "opentelemetry": ("aiobs/otel/", "exporters/opentelemetry_jsonl.py"),
 }
 """Where a foreign library may be imported by statement: files, or folders ending in a slash."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
 
 from aiobs import patches
-from aiobs.patches.base import Patch, trigger
+from aiobs.patches.base import Patch
 from aiobs.settings import Settings
 
 
@@ -34,7 +34,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     module.Fake = Fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake_patch", module)
     monkeypatch.setattr(patches, "BUILT_IN", (("fake", "fake_library", "fake_patch:Fake"),))
-    monkeypatch.setattr(patches, "entry_points", lambda group: ())
     Fake.installed.clear()
     monkeypatch.setattr(Fake, "fail", False)
     assert isinstance(Fake(), Patch)
@@ -70,15 +69,21 @@ def test_one_that_fails_is_taken_out(fake: type[Fake], monkeypatch: pytest.Monke
     assert patches.active() == [] and fake.installed == ["out"]
 
 
-def test_patches_of_other_distributions(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("other", "fake_patch:Fake [fake_library]", "aiobs_patch")
-    assert trigger(entry) == "fake_library"
-    assert trigger(EntryPoint("other", "fake_patch:Fake", "aiobs_patch")) == "other"
-    monkeypatch.setattr(patches, "entry_points", lambda group: (entry,))
+def test_patches_of_other_distributions(fake: type[Fake], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed = tmp_path / "other-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        "[aiobs_patch]\nother = fake_patch:Fake [fake_library]\nplain = fake_patch:Fake\n"
+    )
     monkeypatch.setattr(patches, "BUILT_IN", ())
+    assert [(name, module) for name, module, _ in patches.known()] == []
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [(name, module) for name, module, _ in patches.known()]
+    assert found == [("other", "fake_library"), ("plain", "plain")]
     monkeypatch.setitem(sys.modules, "fake_library", ModuleType("fake_library"))
     patches.install_all(Settings())
-    assert patches.active() == ["other"]
+    assert (patches.active(), patches.pending()) == (["other"], ["plain"])
     patches.remove_all()
 
 

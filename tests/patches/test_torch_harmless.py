@@ -7,6 +7,7 @@ import inspect
 import io
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -245,7 +246,7 @@ def test_nothing_warns(record: Record) -> None:
         recording.finish()
 
 
-def graphs(whole: bool, steps: int) -> tuple[Any, ...]:
+def graphs(whole: bool, steps: int, backend: str = "aot_eager") -> tuple[Any, ...]:
     """Compile and run; returns the compiler's counts of graphs, breaks by reason, and what it compiled how often."""
     from torch._dynamo.utils import clear_compilation_metrics, counters, get_compilation_metrics
 
@@ -262,8 +263,8 @@ def graphs(whole: bool, steps: int) -> tuple[Any, ...]:
         optimizer.zero_grad()
         return loss
 
-    model = net if whole else torch.compile(net, backend="aot_eager")
-    compiled = torch.compile(step, backend="aot_eager")
+    model = net if whole else torch.compile(net, backend=backend)
+    compiled = torch.compile(step, backend=backend)
     for x, y in DataLoader(TensorDataset(torch.randn(2 * steps, 4), torch.zeros(2 * steps, dtype=torch.long)), 2):
         if whole:
             compiled(x, y)
@@ -288,3 +289,16 @@ def test_compiled_graphs_are_the_same(record: Record, whole: bool) -> None:
         assert seen.phases() == [["data.wait", "forward", "backward", "optimizer"]] * 4
     else:  # the optimizer is inside a graph: that it has stepped shows in the parameters
         assert seen.phases() == [["data.wait", "forward", "backward"]] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_inductor_compiles_one_graph_once(record: Record) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        recording = record()
+        stats, breaks, compiled = graphs(False, 3, "inductor")
+        seen = recording.finish()
+    assert (stats["unique_graphs"], breaks, [name for name in compiled if name]) == (1, {}, ["forward"])
+    assert seen.phases() == [["data.wait", "forward", "backward", "optimizer"]] * 3
+    assert {span.attributes["aiobs.compile.trigger"] for span in seen.named("compile")} >= {"dynamo"}

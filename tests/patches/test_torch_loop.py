@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from aiobs.testing import Captured
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -94,7 +99,8 @@ def test_workers_and_epochs(record: Record) -> None:
     for _ in range(2):
         train(net, loader, optimizer)
     seen = recording.finish()
-    assert seen.phases() == [PLAIN] * 8
+    # The first step of an epoch also waits for the workers to start.
+    assert seen.phases() == [["data.wait", *PLAIN], PLAIN, PLAIN, PLAIN] * 2
 
 
 def test_without_a_data_loader(record: Record) -> None:
@@ -358,3 +364,26 @@ def test_marked_steps_with_the_data_outside(record: Record) -> None:
     seen = recording.finish()
     assert [names[-3:] for names in seen.phases()] == [PLAIN[1:]] * 3
     assert seen.open_steps == 0
+
+
+def test_the_step_in_which_the_program_fails_is_told(tmp_path: Path, runtime_dir: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text(
+        "import aiobs; aiobs.init(agent='off')\n"
+        "import torch\n"
+        "net = torch.nn.Sequential(torch.nn.Linear(2, 1))\n"
+        "optimizer = torch.optim.SGD(net.parameters(), lr=0.1)\n"
+        "for index in range(3):\n"
+        "    loss = net(torch.ones(1, 2)).sum()\n"
+        "    if index == 2:\n"
+        "        raise ArithmeticError('the loss is not a number')\n"
+        "    loss.backward()\n"
+        "    optimizer.step()\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("ArithmeticError: the loss is not a number") == 1
+    captured = Captured()
+    captured.read(runtime_dir / "records")
+    steps = captured.named("train step")
+    assert [step.attributes.get("error.type") for step in steps] == [None, None, "ArithmeticError"]
+    assert steps[2].status == 2

@@ -15,7 +15,7 @@ import pytest
 import aiobs
 from aiobs import guard, recorder
 from aiobs.errors import SettingError
-from aiobs.testing import capture
+from aiobs.testing import Captured, capture
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -201,3 +201,18 @@ def test_closing_every_descriptor_or_forking_hard_does_not_disturb_the_program()
     """)
     assert ended.stdout == "alive\n", ended.stderr
     assert ended.returncode == 0
+
+
+def test_a_program_that_execs_keeps_what_it_recorded_before(runtime_dir: Path) -> None:
+    again = "import aiobs; aiobs.init(); aiobs.span('after').start().end()"
+    ended = run(f"""
+        import aiobs, os, sys
+        aiobs.init()
+        aiobs.span("before").start().end()
+        os.execv(sys.executable, [sys.executable, "-c", {again!r}])
+    """)
+    assert ended.returncode == 0, ended.stderr
+    captured = Captured()
+    captured.read(runtime_dir / "records")
+    assert captured.span("before")
+    assert captured.span("after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aiobs import names, recorder
-from aiobs.patches.torch import boundaries, calls, checkpoint, compiling, distributed, loop, untraced
+from aiobs.patches.torch import boundaries, calls, checkpoint, compiling, distributed, loops, untraced
 from aiobs.settings import Settings
 
 
@@ -21,7 +21,7 @@ class TorchPatch:
         """Put everything in place. PyTorch has been imported."""
         if self._undo:
             return
-        loop.models.name_service = not settings.service_name
+        loops.models.name_service = not settings.service_name
         for phase in (names.PHASE_DATA, names.PHASE_FORWARD, names.PHASE_BACKWARD, names.PHASE_OPTIMIZER):
             recorder.phase_id(phase)  # now, rather than in the middle of the first step
         for part in (boundaries, calls, checkpoint, compiling, distributed, untraced):
@@ -29,7 +29,7 @@ class TorchPatch:
 
     def remove(self) -> None:
         """Finish what is open and leave PyTorch as it was."""
-        loop.finish()
+        loops.finish()
         while self._undo:
             self._undo.pop()()
-        loop.models.forget()
+        loops.models.forget()

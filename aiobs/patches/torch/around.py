@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiobs.guard import swallow
-from aiobs.patches.torch import loop as loops
+from aiobs.patches.torch import loops
 from aiobs.patches.torch.loop import Loop
 from aiobs.wrapping import Live, MakeWrapper
 
@@ -17,11 +17,11 @@ PLACE = "patches.torch.loop"
 
 def around(
     disable: Disable,
-    begin: Callable[[Loop], int | None],
+    begin: Callable[[Loop, tuple[Any, ...]], int | None],
     end: Callable[[Loop, int], None],
     find: Callable[[], Loop | None] = loops.current,
 ) -> MakeWrapper:
-    """Makes wrappers that call ``begin(loop)`` before a function and ``end(loop, token)`` after it.
+    """Makes wrappers that call ``begin(loop, args)`` before a function and ``end(loop, token)`` after it.
 
     Args:
         begin: gives the token for `end`, or None where `end` is not to be called.
@@ -37,7 +37,7 @@ def around(
             try:
                 loop = find()
                 if loop is not None:
-                    token = begin(loop)
+                    token = begin(loop, args)
             except Exception as error:
                 disable()
                 swallow(PLACE, error)

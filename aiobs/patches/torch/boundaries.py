@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiobs.guard import swallow
-from aiobs.patches.torch import loop as loops
+from aiobs.patches.torch import loops
 from aiobs.patches.torch.around import PLACE, Disable, around
 from aiobs.patches.torch.loop import Loop
 from aiobs.wrapping import Live, MakeWrapper, replace
@@ -22,6 +22,7 @@ def place_all(disable: Disable) -> list[Callable[[], None]]:
     import torch
     from torch.amp import GradScaler
     from torch.optim import Optimizer
+    from torch.utils.data import DataLoader
     from torch.utils.data.dataloader import _BaseDataLoaderIter
 
     loops.models.step_code = next(
@@ -29,9 +30,14 @@ def place_all(disable: Disable) -> list[Callable[[], None]]:
     )
     return [
         replace(_BaseDataLoaderIter, "__next__", _next(disable)),
-        replace(torch.autograd, "backward", around(disable, Loop.backward_begin, Loop.backward_end, loops.begin)),
+        replace(DataLoader, "__iter__", _iter(disable)),
+        replace(
+            torch.autograd,
+            "backward",
+            around(disable, lambda loop, _: loop.backward_begin(), Loop.backward_end, loops.begin),
+        ),
         replace(GradScaler, "step", _scaler_step(disable)),
-        replace(GradScaler, "update", around(disable, Loop.update_begin, Loop.update_end)),
+        replace(GradScaler, "update", around(disable, lambda loop, _: loop.update_begin(), Loop.update_end)),
         *_optimizer_hooks(disable),
     ]
 
@@ -50,11 +56,12 @@ def _next(disable: Disable) -> MakeWrapper:
             except Exception as error:
                 disable()
                 swallow(PLACE, error)
-            exhausted = True
+            exhausted = False
             try:
-                batch = original(self)
-                exhausted = False
-                return batch
+                return original(self)
+            except StopIteration:
+                exhausted = True
+                raise
             finally:
                 if loop is not None:
                     try:
@@ -66,6 +73,17 @@ def _next(disable: Disable) -> MakeWrapper:
         return __next__
 
     return make
+
+
+def _iter(disable: Disable) -> MakeWrapper:
+    """Starting a loader's workers takes a while, at the beginning of each epoch; one without them is not told of."""
+
+    def begin(loop: Loop, args: tuple[Any, ...]) -> int | None:
+        loader = args[0]
+        started = loader.persistent_workers and loader._iterator is not None
+        return loop.workers_begin(loader) if loader.num_workers > 0 and not started else None
+
+    return around(disable, begin, Loop.workers_end)
 
 
 def _optimizer_hooks(disable: Disable) -> list[Callable[[], None]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiobs.guard import swallow
 from aiobs.imports import when_imported
-from aiobs.patches.torch import loop as loops
+from aiobs.patches.torch import loops
 from aiobs.patches.torch.around import PLACE, Disable
 from aiobs.wrapping import Live, MakeWrapper, Undo, replace
 

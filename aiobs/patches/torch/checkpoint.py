@@ -17,7 +17,7 @@ from typing import Any
 from aiobs import names, recorder
 from aiobs.guard import guarded
 from aiobs.imports import when_imported
-from aiobs.patches.torch import loop as loops
+from aiobs.patches.torch import loops
 from aiobs.patches.torch.around import Disable
 from aiobs.recorder import Span
 from aiobs.telemetry import CONSUMER, INTERNAL, PRODUCER

@@ -101,7 +101,7 @@ def _identify(rank: int, world_size: int) -> None:
 
 
 def _collective(disable: Disable, name: str) -> MakeWrapper:
-    def begin(loop: Loop) -> int | None:
+    def begin(loop: Loop, _args: tuple[Any, ...]) -> int | None:
         return loop.collective_begin(name) if loop.steps.open else None
 
     return around(disable, begin, Loop.collective_end)

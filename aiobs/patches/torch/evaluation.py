@@ -6,6 +6,7 @@ import weakref
 from typing import Any
 
 from aiobs import names, recorder
+from aiobs.clock import monotonic_ns
 
 
 class Evaluation:
@@ -34,6 +35,11 @@ class Evaluation:
         self._batches += 1
         self._last_ns = now
         self.wait_ns = None
+
+    def fail(self, error: BaseException) -> None:
+        """`error` has ended it."""
+        self._span.fail(error)
+        self._last_ns = monotonic_ns()
 
     def end(self, at_ns: int | None = None) -> int:
         """End the span, by default when the model or its data was last seen; returns when that was."""

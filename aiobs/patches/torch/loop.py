@@ -9,9 +9,7 @@ provisional. What is not sure at once (is this call an evaluation?) is settled w
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
@@ -67,7 +65,8 @@ class Loop:
             recorder.steps()  # opens a flight record where that was put off (lazy start, forked child)
             if self._resume_ns and not steps.explicit:
                 steps.begin(None, min(self._resume_ns, start_ns))
-        return steps.enter(recorder.phase_id(phase), start_ns)
+        token: int = steps.enter(recorder.phase_id(phase), start_ns)
+        return token
 
     def _set_optimizer_aside(self, now: int) -> None:
         """A closure (LBFGS, Lightning) calls the model within an optimizer's step: the phases take turns, so that
@@ -136,23 +135,38 @@ class Loop:
         self._models.look("first")
 
     def data_end(self, token: int, exhausted: bool) -> None:
-        """The batch is there, or there is none left."""
+        """The batch is there, or there is none left, or getting it raised."""
         now = monotonic_ns()
+        if self._data_over(token, now, exhausted):
+            return
+        if not exhausted:
+            self._waits += 1
+            return
+        self._exhausted = True
+        if not self._waits and not self._backwards and not self._called and not self.steps.explicit:
+            self.steps.discard()
+            self._forget_step()
+
+    def workers_begin(self, loader: Any) -> int:
+        """A data loader begins to start its workers."""
+        return self.data_begin(loader)
+
+    def workers_end(self, token: int) -> None:
+        """They have been started; the first batch is yet to come."""
+        self._data_over(token, monotonic_ns(), False)
+
+    def _data_over(self, token: int, now: int, exhausted: bool) -> bool:
+        """End the wait; returns whether it belonged to an evaluation."""
         if token == EVALUATING:
             if self.evaluation is not None and self.evaluation.wait_ns is not None:
                 self.evaluation.wait_ns = None if exhausted else (self.evaluation.wait_ns[0], now)
-            return
+            return True
         self.steps.leave(token, now)
         if self._set_aside:
             self._back_to_optimizer(now)
-        if exhausted:
-            self._exhausted = True
-            if not self._waits and not self._backwards and not self._called and not self.steps.explicit:
-                self.steps.discard()
-                self._forget_step()
-            return
-        self._waits += 1
-        self._gap_ns = now
+        if not exhausted:
+            self._gap_ns = now
+        return False
 
     # -- model ---------------------------------------------------------------------------------------------
     def call_begin(self, model: Any, graded: bool) -> int:
@@ -209,7 +223,7 @@ class Loop:
     # -- backward ------------------------------------------------------------------------------------------
     def backward_begin(self) -> int:
         """Gradients are about to be computed."""
-        if not self._looked:
+        if not self._called and not self._looked:
             self._look_once()
         now = monotonic_ns()
         if self._stepping:
@@ -287,7 +301,7 @@ class Loop:
             self._resume_ns = self._gap_ns = monotonic_ns()  # our own pause is no part of the next step
 
     def _close_if_complete(self) -> None:
-        if self._ended and self._models.optimizers and self._ended >= self._models.optimizers:
+        if self._ended and self._models.optimizers and self._ended >= self._models.optimizers.keys():
             self._close()
 
     def _unseen_optimizer(self, now: int) -> None:
@@ -377,9 +391,11 @@ class Loop:
             self.evaluation.called(now)
         self._forget_step()
 
-    def _end_evaluation(self, at_ns: int | None = None) -> None:
+    def _end_evaluation(self, at_ns: int | None = None, error: BaseException | None = None) -> None:
         if self.evaluation is not None:
             evaluation, self.evaluation = self.evaluation, None
+            if error is not None:
+                evaluation.fail(error)
             self._resume_ns = self._gap_ns = evaluation.end(at_ns)
 
     def _train_again(self, now: int) -> None:
@@ -406,57 +422,20 @@ class Loop:
             self._resume_ns = self._gap_ns = monotonic_ns()
 
     def finish(self) -> None:
-        """Nothing more will come: close what is complete, drop what is no step."""
+        """Nothing more will come: close what is complete or has failed, drop what is no step."""
+        # Set where an exception has ended the program; steps and evaluations in progress then end with it.
+        error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
         if self.evaluation is not None:
-            self._end_evaluation()
+            self._end_evaluation(error=error)
         elif self._ended:
             self._close()
         elif self._doubtful is not None and not self._backwards:
             self._begin_evaluation(monotonic_ns(), self._doubtful, graded=True)
-            self._end_evaluation()
-        if self.steps.claimed:
+            self._end_evaluation(error=error)
+        if self.steps.open and error is not None:
+            self.steps.set(names.ERROR_TYPE, type(error).__qualname__)
+            self.steps.close(monotonic_ns())
+        elif self.steps.claimed:
             self.steps.close()
         elif self.steps.open:
             self.steps.discard()
-
-
-class _Thread(threading.local):
-    loop: Loop | None = None
-
-
-_thread = _Thread()
-_loops: list[Loop] = []
-models = Models()
-
-
-def current() -> Loop | None:
-    """This thread's loop: the main thread has one, another thread only once it has trained."""
-    loop = _thread.loop
-    if loop is None and threading.current_thread() is threading.main_thread():
-        return begin()
-    return loop
-
-
-def begin() -> Loop:
-    """This thread's loop, made where there is none."""
-    loop = _thread.loop
-    if loop is None:
-        loop = _thread.loop = Loop(models)
-        _loops.append(loop)
-    return loop
-
-
-def finish() -> None:
-    """Finish every loop; those of other threads are taken to stand still."""
-    while _loops:
-        _loops.pop().finish()
-    _thread.loop = None
-
-
-def _after_fork() -> None:
-    _loops.clear()
-    _thread.loop = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -20,18 +20,21 @@ from aiobs.clock import monotonic_ns
 
 LOOKS = 6
 """How often to look whatever it takes; beyond that a look must wait for PATIENCE times as long as the last took."""
-PATIENCE = 100
+PATIENCE = 50
+YOUNG: tuple[int | None, ...] = (0, 1)
+"""Generations of the garbage collector that hold what was made lately: few objects, looked through in no time."""
+ALL: tuple[int | None, ...] = (None,)
 OTHERS = 8
 """How many models may be watched that no optimizer trains (teachers, averaged copies)."""
 
 
 class Models:
-    """The process's models and optimizers, as far as known.
+    """The process's models and optimizers, as far as known; what has gone is forgotten.
 
     Attributes:
-        watched: ids of the models whose calls count as forward, each with a reference that notices its end.
+        watched: the models whose calls count as forward, by id.
         trained: ids of those that own an optimizer's parameters.
-        optimizers: ids of the optimizers a step is expected to see.
+        optimizers: the optimizers a step is expected to see, by id.
         step_code: code object in which optimizer hooks run, to tell whether an optimizer step is in progress.
         watch: told of the class of each model found.
         name_service: the service's name is ours to choose.
@@ -39,8 +42,8 @@ class Models:
 
     def __init__(self) -> None:
         self.watched: dict[int, weakref.ref[Any]] = {}
-        self.trained: frozenset[int] = frozenset()
-        self.optimizers: frozenset[int] = frozenset()
+        self.trained: set[int] = set()
+        self.optimizers: dict[int, weakref.ref[Any]] = {}
         self.step_code: CodeType | None = None
         self.watch: Callable[[type], None] = lambda _kind: None
         self.name_service = False
@@ -57,7 +60,9 @@ class Models:
     def look(self, reason: str) -> bool:
         """Look for models, where it may help: `reason` is ``made`` (an optimizer), ``first`` (batch or backward),
         ``optimizer`` (one that is not known has stepped) or ``gap`` (a step in which no model was seen). Returns
-        whether it did."""
+        whether it took long."""
+        if reason == "made" and self._find(YOUNG):
+            return False
         if reason == "gap":
             self._gaps += 1
             if self.trained or self._gaps & (self._gaps - 1):
@@ -66,7 +71,7 @@ class Models:
         if self._looks >= LOOKS and begun < self._not_before_ns:
             return False
         self._looks += 1
-        self._find()
+        self._find(ALL)
         ended = monotonic_ns()
         self._not_before_ns = ended + PATIENCE * (ended - begun)
         return True
@@ -74,9 +79,7 @@ class Models:
     def wrapped(self, wrapper: Any, model: Any) -> None:
         """`wrapper` (DDP, a compiled module) has been put around `model`, and will be called in its place."""
         if id(model) in self.watched:
-            self._watch(wrapper)
-            if id(model) in self.trained:
-                self.trained |= {id(wrapper)}
+            self._watch(wrapper, id(model) in self.trained)
 
     def first_step(self) -> None:
         """The first training step of the process has ended: it is a trainer."""
@@ -90,50 +93,76 @@ class Models:
         return 0 if parameter is None else int(parameter._version) + 1
 
     # -- looking ---------------------------------------------------------------------------------------------
-    def _find(self) -> None:
+    def _find(self, generations: tuple[int | None, ...]) -> bool:
+        """Look among the objects of these generations; returns whether each optimizer's model was found."""
         from torch import nn
         from torch.jit import ScriptModule
         from torch.optim import Optimizer
 
-        modules, optimizers = _alive(nn.Module, Optimizer)
+        modules, optimizers = _alive(generations, nn.Module, Optimizer)
         hooked = [it for it in optimizers if getattr(getattr(type(it), "step", None), "hooked", False)]
-        trained = {id(p) for it in hooked for group in it.__dict__.get("param_groups", ()) for p in group["params"]}
+        trained = [{id(p) for group in it.__dict__.get("param_groups", ()) for p in group["params"]} for it in hooked]
+        every = set().union(*trained)
         parts = {id(part) for it in modules for part in (it.__dict__.get("_modules") or {}).values()}
-        tops = [it for it in modules if id(it) not in parts and not isinstance(it, ScriptModule)]
-        found, others = [], []
-        for top in tops:
-            parameters = [id(p) for p in _parameters(top)]
-            if trained.intersection(parameters):
+        found, others, owned = [], [], set[int]()
+        for top in modules:
+            if id(top) in parts or isinstance(top, ScriptModule):
+                continue
+            parameters = {id(p) for p in _parameters(top)}
+            if every & parameters:
                 found.append(top)
-            elif parameters and not type(top).__module__.startswith("torch.nn.modules"):
+                owned |= parameters
+            elif parameters:
                 others.append(top)
-        self.optimizers = frozenset(map(id, hooked))
-        self.trained = frozenset(map(id, found))
-        for model in found + others[:OTHERS]:
-            self._watch(model)
-        self._choose_probe(found, trained)
+        if generations == YOUNG and not (hooked and all(some & owned for some in trained)):
+            return False
+        for it in hooked:
+            _remember(self.optimizers, it)
+        for model in found:
+            self._watch(model, trained=True)
+        self._watch_others(others, {type(model) for model in found})
+        self._choose_probe(found, every)
+        return True
 
-    def _watch(self, model: Any) -> None:
-        key = id(model)
-        if key not in self.watched:
-            watched = self.watched
-            watched[key] = weakref.ref(model, lambda _: watched.pop(key, None))
+    def _watch_others(self, models: list[Any], kinds: set[type]) -> None:
+        """Watch models that nobody trains, unless they are single layers, whose class is all over other models."""
+        worth = [it for it in models if type(it) in kinds or not type(it).__module__.startswith("torch.nn.modules")]
+        for model in worth[:OTHERS]:
+            self._watch(model, trained=False)
+
+    def _watch(self, model: Any, trained: bool) -> None:
+        if trained:
+            self.trained.add(id(model))
+        if id(model) not in self.watched:
+            _remember(self.watched, model, self.trained.discard)
             self.watch(type(model))
 
     def _choose_probe(self, found: list[Any], trained: set[int]) -> None:
         for model in found:
             for parameter in _parameters(model):
-                if id(parameter) in trained or not trained:
+                if id(parameter) in trained:
                     self._probe = weakref.ref(parameter)
                     return
 
 
-def _alive(*bases: type) -> list[list[Any]]:
+def _remember(known: dict[int, weakref.ref[Any]], it: Any, forget: Callable[[int], None] = lambda _key: None) -> None:
+    key = id(it)
+
+    def gone(_: object) -> None:
+        known.pop(key, None)
+        forget(key)
+
+    known[key] = weakref.ref(it, gone)
+
+
+def _alive(generations: tuple[int | None, ...], *bases: type) -> list[list[Any]]:
     """All living instances of each base, without asking any object (some answer ``__class__`` with side effects)."""
     kinds = [_subclasses(base) for base in bases]
     every = frozenset().union(*kinds)
-    objects = gc.get_objects()
-    found = list(compress(objects, map(every.__contains__, map(type, objects))))
+    found: list[Any] = []
+    for generation in generations:
+        objects = gc.get_objects(generation)
+        found += compress(objects, map(every.__contains__, map(type, objects)))
     return [[it for it in found if type(it) in some] for some in kinds]
 
 

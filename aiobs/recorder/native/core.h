@@ -38,6 +38,7 @@ enum {
     AREA_ENTRIES = (AREA_BYTES - HEAD_BYTES - COUNT_BYTES) / ENTRY_BYTES,
     NO_SLOT = 0xFFFF,
     KIND_SPAN = 1,
+    FLAG_IN_STEP = 4,
 };
 
 /* layout.HEAD */
@@ -83,13 +84,18 @@ typedef struct {
 
 typedef struct HotSteps HotSteps;
 
+/* Where a span belongs: its trace, its parent, and what the heads of that trace's spans have in their first word. */
+typedef struct {
+    uint64_t trace_high, trace_low, span, lead;
+} Place;
+
 extern CORE_HIDDEN PyTypeObject WriterType, ShapeType, HotSpanType, HotStepsType, HotPhaseType;
 
 /* What core.wire() was given: objects of the Python side, and where their slots lie. */
 typedef struct {
     PyObject *state, *current, *families, *nothing, *open_slowly, *swallow;
     PyTypeObject *span_type;
-    Py_ssize_t state_flight, state_sleeping, state_ambient, state_joined, state_join_limit, state_outside, state_foreign, state_surrounded;
+    Py_ssize_t state_flight, state_sleeping, state_ambient, state_route, state_joined, state_join_limit, state_outside, state_foreign, state_surrounded;
     Py_ssize_t state_generation, flight_writer, family_lead, family_recent;
 } Wiring;
 extern CORE_HIDDEN Wiring wiring;
@@ -143,8 +149,12 @@ CORE_HIDDEN uint64_t random_id(void);
 CORE_HIDDEN Py_ssize_t shape_write(const Shape *shape, char *to, Py_ssize_t room, PyObject *const *values, Py_ssize_t count);
 /* The steps of the calling thread, borrowed; NULL where it has none. */
 CORE_HIDDEN HotSteps *steps_here(void);
-/* Whether a step is open there; when its innermost open phase, or else it, began. */
-CORE_HIDDEN int steps_open(const HotSteps *steps, uint64_t *since);
+/* Whether a step is open there; when its innermost open phase, or else it, began, and what OpenTelemetry held then. */
+CORE_HIDDEN int steps_open(const HotSteps *steps, uint64_t *since, PyObject **inside);
+/* Where a span begun in the open step belongs; may call Python. 1: found, -1: error. */
+CORE_HIDDEN int steps_place(HotSteps *steps, Place *place);
+/* What a Context says, where it is of the plain sort: 1, else 0. */
+CORE_HIDDEN int place_of_context(PyObject *context, Place *place);
 /* Pass the exception that is set on to guard.swallow(place, error); 0, or -1 where that raises. */
 CORE_HIDDEN int swallow_fault(const char *place);
 /* Forget what was remembered of families and keys. */

@@ -72,6 +72,9 @@ int
 swallow_fault(const char *place)
 {
     PyObject *type, *error, *trace;
+    if (wiring.swallow == NULL) {
+        return -1;
+    }
     PyErr_Fetch(&type, &error, &trace);
     PyErr_NormalizeException(&type, &error, &trace);
     if (error == NULL || !PyObject_IsInstance(error, PyExc_Exception)) {
@@ -87,6 +90,46 @@ swallow_fault(const char *place)
     Py_XDECREF(trace);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
+}
+
+/* -- places ---------------------------------------------------------------------------------------------- */
+static int
+read_bytes(PyObject *context, const char *name, Py_ssize_t size, uint64_t *to)
+{
+    PyObject *found = PyObject_GetAttrString(context, name);
+    int fits = found != NULL && PyBytes_CheckExact(found) && PyBytes_GET_SIZE(found) == size;
+    if (fits) {
+        memcpy(to, PyBytes_AS_STRING(found), (size_t)size);
+        for (Py_ssize_t i = 0; i < size / 8; i++) {
+            to[i] = __builtin_bswap64(to[i]);
+        }
+    }
+    Py_XDECREF(found);
+    return fits;
+}
+
+static int
+is_false(PyObject *context, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString(context, name);
+    int truth = found == NULL ? -1 : PyObject_IsTrue(found);
+    Py_XDECREF(found);
+    return truth < 0 ? -1 : !truth;
+}
+
+int
+place_of_context(PyObject *context, Place *place)
+{
+    uint64_t trace[2], span;
+    int plain = read_bytes(context, "trace_id", 16, trace) && read_bytes(context, "span_id", 8, &span) &&
+                is_false(context, "remote") == 1 && is_false(context, "trace_state") == 1;
+    int outside = plain ? is_false(context, "in_step") : -1;
+    if (outside < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    *place = (Place){trace[0], trace[1], span, outside ? KIND_SPAN : KIND_SPAN | FLAG_IN_STEP << 8};
+    return 1;
 }
 
 /* -- Writer ---------------------------------------------------------------------------------------------- */
@@ -362,7 +405,8 @@ core_wire(PyObject *Py_UNUSED(module), PyObject *args, PyObject *named)
         {state_type, "ambient", &made.state_ambient},       {state_type, "outside", &made.state_outside},
         {state_type, "joined", &made.state_joined},         {state_type, "join_limit", &made.state_join_limit},
         {state_type, "foreign", &made.state_foreign},       {state_type, "surrounded", &made.state_surrounded},
-        {state_type, "generation", &made.state_generation}, {flight_type, "writer", &made.flight_writer},
+        {state_type, "route", &made.state_route},           {state_type, "generation", &made.state_generation},
+        {flight_type, "writer", &made.flight_writer},
         {family_type, "lead", &made.family_lead},           {family_type, "recent", &made.family_recent},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {

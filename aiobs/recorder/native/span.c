@@ -116,50 +116,100 @@ take_slot(Writer *writer)
     return pair;
 }
 
-/* Whether a span at the top begins a trace of its own: nothing there to join, or enough have joined. */
+/* Counts a span at the top that joined the process's trace, or stayed outside; 0 where the numbers are odd. */
 static int
-stands_alone(void)
+count_one(Py_ssize_t offset)
 {
-    if (STATE(ambient) == Py_None) {
-        return 1;
-    }
-    PyObject *joined = STATE(joined), *limit = STATE(join_limit), *outside = STATE(outside);
-    if (!PyLong_CheckExact(joined) || !PyLong_CheckExact(limit) || !PyLong_CheckExact(outside) ||
-        PyLong_AsLong(joined) < PyLong_AsLong(limit)) {
+    PyObject *before = SLOT(wiring.state, offset);
+    PyObject *after = before != NULL && PyLong_CheckExact(before) ? PyLong_FromLong(PyLong_AsLong(before) + 1) : NULL;
+    if (after == NULL) {
         PyErr_Clear();
         return 0;
     }
-    PyObject *one_more = PyLong_FromLong(PyLong_AsLong(outside) + 1);
-    if (one_more == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    STATE(outside) = one_more;
-    Py_DECREF(outside);
+    SLOT(wiring.state, offset) = after;
+    Py_DECREF(before);
     return 1;
 }
 
-/* Whether the span's parent is `outer` (NULL: none at all); where anything else may be, the Python side decides. */
+/* Where a span at the top belongs: to the process's trace while there is room, else to one of its own. */
 static int
-is_plainly_within(HotSpan *self, PyObject *found, HotSpan *outer)
+place_at_top(Place *place)
 {
-    HotSteps *steps;
-    uint64_t since;
-    if (STATE(foreign) != Py_None) {
-        return 0;
-    }
-    if (outer == NULL ? found != NULL : outer->flight == NULL || outer->slot == NULL) {
-        return 0;
-    }
-    if (STATE(surrounded) != Py_False && (steps = steps_here()) != NULL && steps_open(steps, &since)) {
-        /* A phase begun inside the outer span comes between the two. */
-        if (outer == NULL || outer->flight != self->flight) {
+    static PyObject *known_ambient; /* owned, so that its address means it */
+    static Place known;
+    PyObject *ambient = STATE(ambient), *joined = STATE(joined), *limit = STATE(join_limit);
+    if (ambient != Py_None) {
+        if (ambient == NULL || !PyLong_CheckExact(joined) || !PyLong_CheckExact(limit)) {
             return 0;
         }
-        Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(outer->slot, 0));
-        return at > 0 && ((Head *)(writer_of(self->flight)->base + at))->start >= since;
+        if (PyLong_AsLong(joined) < PyLong_AsLong(limit)) {
+            if (ambient != known_ambient) {
+                Place read;
+                if (!place_of_context(ambient, &read)) {
+                    return 0;
+                }
+                known = read;
+                Py_INCREF(ambient);
+                Py_XSETREF(known_ambient, ambient);
+            }
+            *place = known;
+            return count_one(wiring.state_joined);
+        }
+        if (!count_one(wiring.state_outside)) {
+            return 0;
+        }
     }
-    return outer != NULL || stands_alone();
+    *place = (Place){random_id(), random_id(), 0, KIND_SPAN};
+    return 1;
+}
+
+/* Finds where the span belongs, what `innermost` in around.py does; `outer` is the span entered last, or NULL. It
+   may call Python. 1: found, 0: the Python side has to look, -1: error. */
+static int
+find_place(HotSpan *self, HotSpan *outer, Place *place)
+{
+    HotSteps *steps = STATE(surrounded) != Py_False ? steps_here() : NULL;
+    PyObject *foreign = STATE(foreign), *inside = NULL;
+    uint64_t since = 0;
+    if (outer != NULL && (outer->flight == NULL || outer->slot == NULL)) {
+        return 0;
+    }
+    if (steps != NULL && steps_open(steps, &since, &inside)) {
+        Writer *writer = outer == NULL ? NULL : writer_of(outer->flight);
+        Py_ssize_t at = writer == NULL ? 0 : PyLong_AsSsize_t(PyTuple_GET_ITEM(outer->slot, 0));
+        if (outer != NULL && at <= 0) {
+            return 0;
+        }
+        if (outer != NULL && ((Head *)(writer->base + at))->start >= since) {
+            steps = NULL; /* begun inside the innermost phase, it comes between that and us */
+        }
+    } else {
+        steps = NULL;
+    }
+    inside = steps != NULL ? inside : outer != NULL ? outer->foreign : NULL;
+    if (foreign != Py_None) {
+        PyObject *seen = PyObject_CallNoArgs(foreign);
+        if (seen == NULL || !PyTuple_Check(seen) || PyTuple_GET_SIZE(seen) != 2) {
+            Py_XDECREF(seen);
+            return PyErr_Occurred() ? -1 : 0;
+        }
+        PyObject *now = PyTuple_GET_ITEM(seen, 0);
+        int theirs = PyTuple_GET_ITEM(seen, 1) != Py_None && ((steps == NULL && outer == NULL) || now != inside);
+        Py_INCREF(now);
+        Py_XSETREF(self->foreign, now);
+        Py_DECREF(seen);
+        if (theirs) {
+            return 0;
+        }
+    }
+    if (steps != NULL) {
+        return steps_place(steps, place);
+    }
+    if (outer != NULL) {
+        *place = (Place){outer->trace_high, outer->trace_low, outer->id, outer->lead};
+        return 1;
+    }
+    return place_at_top(place);
 }
 
 /* Begins a span of which only name and attributes are special. 1: done, 0: the Python side has to, -1: error. */
@@ -168,7 +218,7 @@ begin_plainly(HotSpan *self)
 {
     Writer *writer = writer_of(self->flight);
     PyObject *found, *pair, *lead = SLOT(self->family, wiring.family_lead);
-    uint64_t parent = 0;
+    Place place;
     char payload[CELL_PAYLOAD];
     Py_ssize_t size = 0;
     if (writer == NULL || lead == NULL || !PyLong_CheckExact(lead) || self->rest != NULL || self->attributes != NULL) {
@@ -187,23 +237,19 @@ begin_plainly(HotSpan *self)
     if (found == Py_None) {
         Py_CLEAR(found);
     }
-    HotSpan *outer = found != NULL && PyObject_TypeCheck(found, &HotSpanType) ? (HotSpan *)found : NULL;
-    if (PyList_GET_SIZE(writer->free) == 0 || !is_plainly_within(self, found, outer)) {
+    HotSpan *outer = (HotSpan *)found;
+    int placed = found == NULL || PyObject_TypeCheck(found, &HotSpanType) ? find_place(self, outer, &place) : 0;
+    if (placed <= 0 || PyList_GET_SIZE(writer->free) == 0) {
         Py_XDECREF(found);
-        return 0;
+        return placed < 0 ? -1 : 0;
     }
     pair = take_slot(writer);
-    if (outer != NULL) {
-        self->trace_high = outer->trace_high;
-        self->trace_low = outer->trace_low;
-        self->lead = outer->lead;
-        Py_XINCREF(outer->trace_state);
-        self->trace_state = outer->trace_state;
-        parent = outer->id;
-    } else {
-        self->trace_high = random_id();
-        self->trace_low = random_id();
-        self->lead = KIND_SPAN;
+    self->trace_high = place.trace_high;
+    self->trace_low = place.trace_low;
+    self->lead = place.lead;
+    if (outer != NULL && place.span == outer->id && outer->trace_state != NULL) {
+        Py_INCREF(outer->trace_state);
+        Py_XSETREF(self->trace_state, outer->trace_state);
     }
     self->slot = pair;
     self->size = HEAD_BYTES + size;
@@ -214,7 +260,7 @@ begin_plainly(HotSpan *self)
     mark->trace_high = self->trace_high;
     mark->trace_low = self->trace_low;
     mark->span = self->id;
-    mark->parent = parent;
+    mark->parent = place.span;
     mark->thread = thread_number();
     mark->size = (uint16_t)size;
     mark->parts = 0;
@@ -261,7 +307,7 @@ span_enter(HotSpan *self, PyObject *Py_UNUSED(none))
     }
     if (self->flight != NULL) {
         PyObject *foreign = STATE(foreign);
-        if (foreign != NULL && foreign != Py_None) {
+        if (foreign != NULL && foreign != Py_None && self->foreign == NULL) {
             PyObject *seen = PyObject_CallNoArgs(foreign);
             if (seen != NULL) {
                 Py_XSETREF(self->foreign, PySequence_GetItem(seen, 0));

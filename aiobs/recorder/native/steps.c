@@ -20,6 +20,8 @@ struct HotSteps {
     unsigned int count, begun;
     Open *stack;
     Py_ssize_t depth, room;
+    PyObject *route;      /* the route that `place` was computed for, NULL where it has to be computed */
+    Place place;          /* of spans begun in the innermost phase */
 };
 
 /* Which steps belong to the thread whose Python state has this id (an operating system thread that comes back to
@@ -29,7 +31,7 @@ static __thread struct {
     HotSteps *steps;
 } here;
 
-static PyObject *name_begin, *name_prepare, *name_steps;
+static PyObject *name_begin, *name_prepare, *name_steps, *name_context;
 
 HotSteps *
 steps_here(void)
@@ -41,10 +43,30 @@ steps_here(void)
 }
 
 int
-steps_open(const HotSteps *steps, uint64_t *since)
+steps_open(const HotSteps *steps, uint64_t *since, PyObject **inside)
 {
     *since = steps->start_ns;
+    *inside = steps->token;
     return steps->open;
+}
+
+int
+steps_place(HotSteps *steps, Place *place)
+{
+    if (steps->route == NULL || steps->route != STATE(route)) {
+        PyObject *route = STATE(route);
+        Py_XINCREF(route);
+        PyObject *context = PyObject_CallMethodNoArgs((PyObject *)steps, name_context);
+        int plain = context != NULL && place_of_context(context, &steps->place);
+        Py_XDECREF(context);
+        if (!plain) {
+            Py_XDECREF(route);
+            return PyErr_Occurred() ? -1 : 0;
+        }
+        Py_XSETREF(steps->route, route);
+    }
+    *place = steps->place;
+    return 1;
 }
 
 /* The step's memory, valid until Python runs; NULL where there is none (any more). */
@@ -115,6 +137,7 @@ enter(HotSteps *self, unsigned int phase, uint64_t start)
     memcpy(&whole, &count, sizeof whole);
     publish((uint64_t *)(area + HEAD_BYTES), whole);
     self->count = index + 1;
+    Py_CLEAR(self->route);
     self->start_ns = start;
     int64_t token = self->given;
     PyObject *foreign = STATE(foreign);
@@ -139,6 +162,7 @@ leave(HotSteps *self, int64_t token, uint64_t end)
     if (last < 0 || !self->open) {
         return;
     }
+    Py_CLEAR(self->route);
     for (int found = 0; !found && self->depth > 0;) {
         char *area = area_of(self); /* asked anew, as dropping a token may run anything */
         Open top = self->stack[--self->depth];
@@ -241,6 +265,7 @@ set_stack(HotSteps *self, PyObject *value, void *Py_UNUSED(closure))
         return -1;
     }
     drop_stack(self);
+    Py_CLEAR(self->route);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(value); i++) {
         int index;
         unsigned long long start;
@@ -340,6 +365,7 @@ steps_traverse(HotSteps *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->token);
     Py_VISIT(self->flight);
+    Py_VISIT(self->route);
     for (Py_ssize_t i = 0; i < self->depth; i++) {
         Py_VISIT(self->stack[i].token);
     }
@@ -352,6 +378,7 @@ steps_clear(HotSteps *self)
     drop_stack(self);
     Py_CLEAR(self->token);
     Py_CLEAR(self->flight);
+    Py_CLEAR(self->route);
     return 0;
 }
 
@@ -555,7 +582,8 @@ steps_names(void)
 {
     return (name_begin = PyUnicode_InternFromString("begin")) != NULL &&
                    (name_prepare = PyUnicode_InternFromString("_prepare")) != NULL &&
-                   (name_steps = PyUnicode_InternFromString("_steps")) != NULL
+                   (name_steps = PyUnicode_InternFromString("_steps")) != NULL &&
+                   (name_context = PyUnicode_InternFromString("context")) != NULL
                ? 0
                : -1;
 }

@@ -1,4 +1,4 @@
-"""``opentelemetry-instrument python app.py`` with aiobs as distro and configurator, end to end."""
+"""Programs that use OpenTelemetry, end to end through the agent: instrumented from outside, and killed."""
 
 from __future__ import annotations
 
@@ -69,6 +69,37 @@ def test_an_instrumented_program(tmp_path: Path):
     assert request["kind"] == 2
     assert {"key": "late", "value": {"boolValue": True}} in request["attributes"]
     assert request["links"][0]["traceId"] == spans["process"]["traceId"]
+
+
+KILLED = """
+import os, signal
+import aiobs
+aiobs.init()
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+tracer = trace.get_tracer("app")
+with tracer.start_as_current_span("outer", attributes={"a": 1}):
+    with tracer.start_as_current_span("done"):
+        pass
+    with aiobs.span("ours"):
+        tracer.start_span("inner")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_programs_spans_arrive(tmp_path: Path):
+    run_dir = tmp_path / "run"
+    environment = {**os.environ, "AIOBS_RUN_DIR": str(run_dir), "AIOBS_AGENT_LINGER": "0.1"}
+    ended = subprocess.run([sys.executable, "-c", KILLED], timeout=60, cwd=tmp_path, env=environment, check=False)
+    assert ended.returncode == -9
+    spans = exported(run_dir / "traces.jsonl", {"outer", "ours", "inner", "done"})
+    assert spans["inner"]["parentSpanId"] == spans["ours"]["spanId"]
+    assert spans["ours"]["parentSpanId"] == spans["done"]["parentSpanId"] == spans["outer"]["spanId"]
+    truncated = {"key": "aiobs.truncated", "value": {"boolValue": True}}
+    for name, span in spans.items():
+        assert (truncated in span["attributes"]) == (name != "done"), name
+        assert (span.get("status", {}).get("code", 0) == 2) == (name != "done"), name
 
 
 def exported(path: Path, names: set[str]) -> dict[str, dict]:
