@@ -13,6 +13,7 @@ from aiobs.clock import monotonic_ns
 from aiobs.errors import AiobsError, SettingError
 from aiobs.guard import say_once, swallow
 from aiobs.propagation import Context
+from aiobs.recorder.flight import process_start_ns
 from aiobs.recorder.location import runtime_dir
 from aiobs.settings import Settings, load_settings
 from aiobs.telemetry import INTERNAL
@@ -90,6 +91,14 @@ def shutdown() -> None:
                 swallow("runtime.shutdown", error)
 
 
+_first = True
+
+
+def _began() -> int:
+    """When what is recorded here began: the process's start, or now where recording has been on before."""
+    return process_start_ns() if _first else monotonic_ns()
+
+
 def _open_run(settings: Settings) -> None:  # noqa: ARG001
     """Record the run's own span, where no launcher does and no other rank will."""
     route = recorder.state.route
@@ -99,7 +108,7 @@ def _open_run(settings: Settings) -> None:  # noqa: ARG001
         return
     above = propagation.from_environment(os.environ)
     parent = above.span_id if above is not None else _NO_PARENT
-    started, pid = monotonic_ns(), os.getpid()
+    started, pid = _began(), os.getpid()
     attributes = {names.RUN_NAME: route.run_name}
     span = (names.SPAN_RUN, INTERNAL, "aiobs", "", root.trace_id, root.span_id, parent)
     slot = recorder.open_mark(*span, started, attributes, remote=above is not None)
@@ -113,9 +122,11 @@ def _open_run(settings: Settings) -> None:  # noqa: ARG001
 
 def _open_process(settings: Settings) -> None:  # noqa: ARG001
     """Record the process's own span, which top-level spans join."""
+    global _first
     state = recorder.state
-    process = recorder.start_span(names.SPAN_PROCESS, parent=state.run)
+    process = recorder.start_span(names.SPAN_PROCESS, parent=state.run, start_ns=_began())
     state.ambient = process.context
+    _first = False
 
     def close() -> None:
         if state.outside:

@@ -35,5 +35,5 @@ def _note(agent: Any, worker_group: Any) -> None:
     # Only now: most jobs are never restarted. The launcher itself imports PyTorch but trains nothing.
     runtime.init(patches_off="all")
     recorder.set_resource({names.PROCESS_ROLE: "launcher"})
-    attempt = worker_group.spec.max_restarts - agent._remaining_restarts  # noqa: SLF001
+    attempt = worker_group.spec.max_restarts - agent._remaining_restarts
     recorder.event(names.EVENT_RESTART, **{names.RUN_ATTEMPT: attempt})

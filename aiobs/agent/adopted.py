@@ -14,9 +14,9 @@ from aiobs.agent.reader import FlightReader
 from aiobs.clock import monotonic_ns
 from aiobs.guard import say_once
 
-SETTLE_S = 2.0
+SETTLE_S = 10.0
 """A record closed in order waits so long for the process to end, whose exit code is then known. A large program
-takes a second to end after its last line."""
+takes seconds to end after its last line."""
 
 
 def record_identity(reader: FlightReader) -> str:

@@ -22,6 +22,9 @@ MEDIAN_AFTER = 8
 SLOW_SHARE = 0.1
 """At most this share of steps is kept for being slow, else a run that gets slower and slower keeps them all."""
 SLOW_BURST = 3.0
+SLOW_RECORD = 1.5
+"""A step so many times slower than the slowest kept so far is kept whatever the share: the outlier of a run must not
+go missing because lesser ones came before it. As each raises the bar by that factor, there are few of them."""
 WANTED_LIMIT = 1024
 REQUESTS_LIMIT = 256
 
@@ -33,6 +36,7 @@ class SlowRule:
         self._recent: deque[int] = deque()
         self._sorted: list[int] = []
         self._credit = 1.0
+        self._slowest_ns = 0
 
     def see(self, duration_ns: int, ratio: float) -> bool:
         """Whether a step of this duration is slow among those before it; counts it in."""
@@ -43,9 +47,10 @@ class SlowRule:
         if seen >= MEDIAN_OF:
             del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
         self._credit = min(SLOW_BURST, self._credit + SLOW_SHARE)
-        if not slow or self._credit < 1.0:
+        if not slow or (self._credit < 1.0 and duration_ns < SLOW_RECORD * self._slowest_ns):
             return False
-        self._credit -= 1.0
+        self._credit = max(0.0, self._credit - 1.0)
+        self._slowest_ns = max(self._slowest_ns, duration_ns)
         return True
 
     def median_ns(self) -> int:
@@ -54,14 +59,15 @@ class SlowRule:
 
     def snapshot(self) -> list[object]:
         """JSON-able state."""
-        return [list(self._recent), self._credit]
+        return [list(self._recent), self._credit, self._slowest_ns]
 
     def restore(self, state: list[object]) -> None:
         """Take over what `snapshot` gave."""
-        recent, credit = state
+        recent, credit, slowest = state
         self._recent = deque(recent)  # type: ignore[call-overload]
         self._sorted = sorted(self._recent)
         self._credit = float(credit)  # type: ignore[arg-type]
+        self._slowest_ns = int(slowest)  # type: ignore[call-overload]
 
 
 class Wanted:

@@ -113,8 +113,6 @@ class FlightProcessor(SpanProcessor):
         own_trace = own.trace_id.to_bytes(16, "big")
         if own_trace != home.trace_id:
             links.append((own_trace, home.span_id, {names.LINK: names.LINK_OWN_TRACE}))
-        elif not known.parent and recorder.state.run is not None:
-            links.append((recorder.state.run.trace_id, recorder.state.run.span_id, {}))
         attributes = _attributes(span)
         for key, dropped in (
             (names.DROPPED_ATTRIBUTES, span.dropped_attributes),

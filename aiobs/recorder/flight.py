@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -28,6 +29,16 @@ def start_ticks(pid: int | str = "self") -> int:
     except OSError:
         return 0
     return int(stat[stat.rindex(b")") + 2 :].split()[19])
+
+
+def process_start_ns() -> int:
+    """When this process started, monotonic ns, to the clock tick; now where the system does not tell."""
+    ticks, now = start_ticks(), monotonic_ns()
+    if not ticks:
+        return now
+    # One tick on, as the kernel rounds down: nothing may seem to begin before what started it.
+    started = (ticks + 1) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return min(now, now - (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - started))
 
 
 def _boot_id() -> bytes:
@@ -114,8 +125,11 @@ class Flight:
         # Popping from the end hands out the lowest slots again and again: few pages are ever touched.
         self.free = [(at.SLOTS_AT + i * at.CELL_BYTES, i << 16) for i in reversed(range(at.SLOTS))]
         self.areas = [at.AREAS_AT + i * at.AREA_BYTES for i in reversed(range(at.AREAS))]
-        self.writer: Any = None if core is None else core.Writer(mm, self.free, at.RING_AT, self.cells, at.FIRST_SEQ)
-        self.next_seq: Callable[[], int] = count(at.FIRST_SEQ).__next__ if core is None else self.writer.next_seq
+        self.next_seq: Callable[[], int] = count(at.FIRST_SEQ).__next__
+        self.writer: Any = None
+        if core is not None:
+            self.writer = core.Writer(mm, self.free, at.RING_AT, self.cells, at.FIRST_SEQ)
+            self.next_seq = self.writer.next_seq
 
     def _map(self, temporary: Path) -> mmap.mmap:
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -105,7 +105,7 @@ class Family:
     __slots__ = ("bare", "entry", "forms", "lead", "recent")
 
     def __init__(self, name: str, kind: int, scope: str, version: str, flight: Flight) -> None:
-        self.entry = {"name": name, "kind": kind, "scope": scope, "version": version}
+        self.entry: dict[str, Any] = {"name": name, "kind": kind, "scope": scope, "version": version}
         self.forms: dict[tuple[tuple[str, ...], str], Form] = {}
         self.recent: dict[tuple[str, ...], Form] = {}
         self.bare = Form(self, (), "", flight)

@@ -24,6 +24,7 @@ from aiobs.recorder.schema import family
 from aiobs.recorder.state import state
 
 _quick = at.QUICK_HEAD.pack_into
+_CELL_PAYLOAD = at.CELL_PAYLOAD
 _SERVER, _CONSUMER = 2, 5
 _NO_SLOT = (0, at.NO_SLOT << 16)
 
@@ -59,12 +60,12 @@ class Span(HotSpan):
         else:
             schema, payload = self._family.bare.schema, b""
         size = len(payload)
-        if size > at.CELL_PAYLOAD or not schema:
+        if size > _CELL_PAYLOAD or not schema:
             # The mark names the span without attributes; the record will have them.
             self._more().changed = True
             schema = self._family.bare.schema
             size = 0
-        self._size = at.HEAD_BYTES + size
+        self._size = 80 + size
         self.id = random_bits(64) or 1
         start = monotonic_ns() if start_ns is None else start_ns
         try:
@@ -213,9 +214,9 @@ class Span(HotSpan):
 
     def rename(self, name: str) -> None:
         """Give the span another name; while it is open its mark keeps the first one."""
-        flight, known = self._flight, self._family
-        if flight is not None and known is not None:
-            entry = known.entry
+        flight = self._flight
+        if flight is not None:
+            entry = self._family.entry
             self._family = family(name, entry["kind"], entry["scope"], entry["version"], flight)
             self._more().changed = True
 

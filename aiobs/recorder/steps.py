@@ -17,7 +17,8 @@ from aiobs.guard import swallow
 from aiobs.propagation import Context
 from aiobs.recorder import layout as at
 from aiobs.recorder.flight import Flight
-from aiobs.recorder.hot import HotPhase, HotSteps, thread
+from aiobs.recorder.hot import thread
+from aiobs.recorder.phases import HotPhase, HotSteps
 from aiobs.recorder.schema import json_bytes, phase_id, plain
 from aiobs.recorder.state import on_new_flight, state, wake
 from aiobs.telemetry import Route

@@ -266,7 +266,7 @@ def test_remote_parent_and_root_spans() -> None:
         own = captured.span(name)
         assert own.parent_id == ""
         assert own.trace_id != run.trace_id
-        assert [link.span_id.hex() for link in own.links] == [run.span_id]
+        assert own.resource["aiobs.run.trace_id"] == run.trace_id
 
 
 def test_beyond_the_limit_top_level_spans_begin_traces_of_their_own() -> None:

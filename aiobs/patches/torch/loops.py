@@ -39,13 +39,14 @@ def finish() -> None:
     """Finish every loop; those of other threads are taken to stand still."""
     while _loops:
         _loops.pop().finish()
-    _thread.loop = None
+    _forget()
 
 
-def _after_fork() -> None:
+def _forget() -> None:
+    global _thread
     _loops.clear()
-    _thread.loop = None
+    _thread = _Thread()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_forget)

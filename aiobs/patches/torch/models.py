@@ -90,7 +90,7 @@ class Models:
     def version(self) -> int:
         """A number that changes with the parameters, however they are changed; 0 where there are none known."""
         parameter = self._probe() if self._probe is not None else None
-        return 0 if parameter is None else int(parameter._version) + 1
+        return 0 if parameter is None or parameter.is_inference() else int(parameter._version) + 1
 
     # -- looking ---------------------------------------------------------------------------------------------
     def _find(self, generations: tuple[int | None, ...]) -> bool:

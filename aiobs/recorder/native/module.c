@@ -459,7 +459,7 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "aiobs.recorder._core",
-    .m_doc = "The recorder's hot path, compiled: the same bytes as aiobs.recorder.hot writes.",
+    .m_doc = "The recorder's hot path, compiled: the same bytes as its hot and phases modules write.",
     .m_size = -1,
     .m_methods = methods,
 };

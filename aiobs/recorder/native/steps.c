@@ -398,7 +398,7 @@ steps_dealloc(HotSteps *self)
 PyTypeObject HotStepsType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "aiobs.recorder._core.HotSteps",
-    .tp_doc = "Begin and end of a thread's phases; aiobs.recorder.hot.HotSteps, compiled.",
+    .tp_doc = "Begin and end of a thread's phases; aiobs.recorder.phases.HotSteps, compiled.",
     .tp_basicsize = sizeof(HotSteps),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,
@@ -566,7 +566,7 @@ phase_dealloc(HotPhase *self)
 PyTypeObject HotPhaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "aiobs.recorder._core.HotPhase",
-    .tp_doc = "A phase as a context manager; aiobs.recorder.hot.HotPhase, compiled.",
+    .tp_doc = "A phase as a context manager; aiobs.recorder.phases.HotPhase, compiled.",
     .tp_basicsize = sizeof(HotPhase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,
