@@ -27,6 +27,7 @@ from aiobs.agent.keep import LOCAL, REQUESTED, Wanted
 from aiobs.agent.process import Process
 from aiobs.agent.rank_steps import RankSteps
 from aiobs.agent.reader import FlightReader
+from aiobs.agent.rendezvous import Rendezvous
 from aiobs.agent.steps import CROWD, Step, step_rows
 from aiobs.clock import monotonic_ns
 from aiobs.errors import RecordError
@@ -51,6 +52,8 @@ class Assembler:
         self._counts = {"left_out": 0, "overflow": 0}
         self._metrics_at = 0
         self.wanted = Wanted()
+        self.rendezvous: Rendezvous | None = None
+        """Where other hosts of the run can be asked for their part of a step; None where there is no such place."""
 
     # -- what the agent's loop calls -----------------------------------------------------------------------
     def add(self, reader: FlightReader, limit: int = RECORDS_A_TURN) -> int:
@@ -89,6 +92,9 @@ class Assembler:
             metrics = now_ns - self._metrics_at >= METRICS_NS
         if metrics:
             self._metrics_at = now_ns
+        if self.rendezvous is not None:
+            for trace, reason in self.rendezvous.hear():
+                self._keep(trace, reason)
         batch = Batch()
         now = self._clock()
         live = {key for key, process in self._processes.items() if process.steps.counted and not process.ended}
@@ -180,11 +186,16 @@ class Assembler:
 
     def keep_everywhere(self, trace: bytes, reason: str) -> None:
         """See :class:`aiobs.agent.rank_steps.Host`."""
+        if self._keep(trace, reason) and self.rendezvous is not None:
+            self.rendezvous.tell(trace, reason)
+
+    def _keep(self, trace: bytes, reason: str) -> bool:
         if self.wanted.reason(trace):
-            return
+            return False
         self.wanted.want(trace, reason)
         for process in list(self._processes.values()):
             process.steps.recall(trace, reason)
+        return True
 
     def emit(self, steps: RankSteps, step: Step) -> None:
         """See :class:`aiobs.agent.rank_steps.Host`."""

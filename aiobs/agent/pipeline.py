@@ -10,6 +10,7 @@ from typing import Any
 from aiobs.agent.assemble import Assembler
 from aiobs.agent.outlets import LocalOutlet, Outlet, RemoteOutlet, open_outlet
 from aiobs.agent.routes import metrics_interval_s, route_key, route_state
+from aiobs.agent.rendezvous import Rendezvous
 from aiobs.agent.selfstats import SelfStats, outlet_status
 from aiobs.agent.spool import Allowance
 from aiobs.errors import ExportError, NotEnabledError, SettingError
@@ -54,6 +55,8 @@ class Pipeline:
         self._metrics_at = time.monotonic() + self._interval_s
         self._stats = SelfStats(version, route.run_id, time.time_ns())
         self.assembler = Assembler(route)
+        if route.run_dir and route.world_size > 1:
+            self.assembler.rendezvous = Rendezvous(Path(route.run_dir))
         self._spool, self._journal_lost = spool, lost
         self._marks: dict[str, Any] = dict((past or {}).get("outlets", {}))
         if past and past.get("pending"):

@@ -97,15 +97,19 @@ class PureSpan:
                         parent = self._begin_at_top(None if outer is None else outer.context, False)
                         trace = self._trace
                     lead = self._family.lead
-                    if self.attributes or not lead or self._rest is not None or not flight.free:
+                    if self.attributes or not lead or self._rest is not None:
                         self._mark(flight, parent, None)
                     else:
-                        pair = self._slot = flight.free.pop()
-                        high, low, more, _ = trace
-                        identity = self.id = random_bits(64) or 1
-                        self._size = 80
-                        _quick(flight.mm, pair[0], more | lead | pair[1], high, low, identity, parent, thread.number,
-                               monotonic_ns(), 0, 0, 1)  # fmt: skip
+                        try:
+                            pair = self._slot = flight.free.pop()
+                        except IndexError:
+                            self._mark(flight, parent, None)
+                        else:
+                            high, low, more, _ = trace
+                            identity = self.id = random_bits(64) or 1
+                            self._size = 80
+                            _quick(flight.mm, pair[0], more | lead | pair[1], high, low, identity, parent, thread.number,
+                                   monotonic_ns(), 0, 0, 1)  # fmt: skip
             self.token = None if state.foreign is None else state.foreign()[0]
             self._token = current_span.set(self)
         except Exception as error:
