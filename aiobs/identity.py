@@ -130,6 +130,10 @@ def _run_id(settings: Settings, environment: Mapping[str, str]) -> tuple[str, bo
         from aiobs.recorder.flight import start_ticks
 
         place = f"{environment.get('MASTER_ADDR', '')}-{environment.get('MASTER_PORT', '')}"
-        parent = f"{os.getppid()}-{start_ticks(os.getppid())}" if _whole(environment, "GROUP_WORLD_SIZE") in (None, 1) else ""
+        parent = (
+            f"{os.getppid()}-{start_ticks(os.getppid())}"
+            if _whole(environment, "GROUP_WORLD_SIZE") in (None, 1)
+            else ""
+        )
         return f"torchrun-{place}-{parent}", True
     return ids.random_trace_id().hex(), False

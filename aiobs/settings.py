@@ -90,24 +90,84 @@ class Settings:
     """One value for each setting; `docs/settings.md` is made from these rows."""
 
     enabled: bool = _row("AIOBS_ENABLED", _flag, True, "0 switches everything off. `OTEL_SDK_DISABLED=true` too.")
-    runtime_dir: str = _row("AIOBS_RUNTIME_DIR", _text, "", "Private folder for flight records, spool and agent; else `$XDG_RUNTIME_DIR/aiobs`, else a folder per user under the temporary directory.")
-    agent: str = _row("AIOBS_AGENT", _choice("process", "thread", "off"), "process", "`process`: a separate agent, started on demand. `thread`: the same loop in a thread of this process. `off`: only record; some other agent (a sidecar, `aiobs recover`) drains.")
-    agent_linger_s: float = _row("AIOBS_AGENT_LINGER", _number(0), 3.0, "Seconds an agent stays after the last flight record is done.")
-    exporters: tuple[str, ...] = _row("AIOBS_EXPORTERS", _names, (), "Comma-separated exporters: jsonl, otlp, console, prometheus, perfetto. Default: otlp where an `OTEL_EXPORTER_OTLP_*ENDPOINT` is set, else jsonl; `aiobs run` always adds jsonl.")
-    run_id: str = _row("AIOBS_RUN_ID", _text, "", "Identity of the run, equal on all its ranks. `aiobs run` makes one; else the torchrun or Slurm job id; else random.")
+    runtime_dir: str = _row(
+        "AIOBS_RUNTIME_DIR",
+        _text,
+        "",
+        "Private folder for flight records, spool and agent; else `$XDG_RUNTIME_DIR/aiobs`, else a folder per user under the temporary directory.",
+    )
+    agent: str = _row(
+        "AIOBS_AGENT",
+        _choice("process", "thread", "off"),
+        "process",
+        "`process`: a separate agent, started on demand. `thread`: the same loop in a thread of this process. `off`: only record; some other agent (a sidecar, `aiobs recover`) drains.",
+    )
+    agent_linger_s: float = _row(
+        "AIOBS_AGENT_LINGER", _number(0), 3.0, "Seconds an agent stays after the last flight record is done."
+    )
+    exporters: tuple[str, ...] = _row(
+        "AIOBS_EXPORTERS",
+        _names,
+        (),
+        "Comma-separated exporters: jsonl, otlp, console, prometheus, perfetto. Default: otlp where an `OTEL_EXPORTER_OTLP_*ENDPOINT` is set, else jsonl; `aiobs run` always adds jsonl.",
+    )
+    run_id: str = _row(
+        "AIOBS_RUN_ID",
+        _text,
+        "",
+        "Identity of the run, equal on all its ranks. `aiobs run` makes one; else the torchrun or Slurm job id; else random.",
+    )
     run_name: str = _row("AIOBS_RUN_NAME", _text, "", "Name of the run, for people. Default: the script's name.")
-    run_dir: str = _row("AIOBS_RUN_DIR", _text, "", "The run folder. Default: `aiobs-runs/<time>-<name>` in the working directory.")
-    service_name: str = _row("OTEL_SERVICE_NAME", _text, "", "`service.name`: the role (`trainer`, `llm-server`), never the rank. Default: `trainer` once a training step is seen, else the script's name.")
+    run_dir: str = _row(
+        "AIOBS_RUN_DIR", _text, "", "The run folder. Default: `aiobs-runs/<time>-<name>` in the working directory."
+    )
+    service_name: str = _row(
+        "OTEL_SERVICE_NAME",
+        _text,
+        "",
+        "`service.name`: the role (`trainer`, `llm-server`), never the rank. Default: `trainer` once a training step is seen, else the script's name.",
+    )
     ring_bytes: int = _row("AIOBS_RING_BYTES", _bytes, 6 << 20, "Size of a flight record's ring.")
-    spool_bytes: int = _row("AIOBS_SPOOL_BYTES", _bytes, 256 << 20, "Most the agent keeps on disk while an endpoint is unreachable; beyond it the oldest go, counted.")
+    spool_bytes: int = _row(
+        "AIOBS_SPOOL_BYTES",
+        _bytes,
+        256 << 20,
+        "Most the agent keeps on disk while an endpoint is unreachable; beyond it the oldest go, counted.",
+    )
     keep_first: int = _row("AIOBS_KEEP_FIRST", _count(0), 10, "Keep the traces of the first so many steps.")
-    keep_every: int = _row("AIOBS_KEEP_EVERY", _count(0), 10, "Keep every so many-th step's trace; 0: none by this rule. Metrics see every step.")
-    keep_slow_ratio: float = _row("AIOBS_KEEP_SLOW_RATIO", _number(1), 1.5, "Keep a step slower than so many times the running median.")
-    value_limit: int = _row("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", _count(1), 4096, "Longest string attribute, in characters; longer ones are cut and counted.")
-    patches_off: tuple[str, ...] = _row("AIOBS_PATCHES_OFF", _names, (), "Comma-separated patches not to install (`torch`, `lightning`, `opentelemetry`, ...), or `all`.")
-    started_after_s: float = _row("AIOBS_STARTED_AFTER", _number(0), 2.0, "A span open for so many seconds is announced by a `(started)` child.")
-    join_limit: int = _row("AIOBS_JOIN_LIMIT", _count(0), 500, "Top-level spans of a process that join the run's trace; later ones begin traces of their own, found by the resource attribute `aiobs.run.trace_id`.")
-    prometheus_address: str = _row("AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens.")
+    keep_every: int = _row(
+        "AIOBS_KEEP_EVERY",
+        _count(0),
+        10,
+        "Keep every so many-th step's trace; 0: none by this rule. Metrics see every step.",
+    )
+    keep_slow_ratio: float = _row(
+        "AIOBS_KEEP_SLOW_RATIO", _number(1), 1.5, "Keep a step slower than so many times the running median."
+    )
+    value_limit: int = _row(
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        _count(1),
+        4096,
+        "Longest string attribute, in characters; longer ones are cut and counted.",
+    )
+    patches_off: tuple[str, ...] = _row(
+        "AIOBS_PATCHES_OFF",
+        _names,
+        (),
+        "Comma-separated patches not to install (`torch`, `lightning`, `opentelemetry`, ...), or `all`.",
+    )
+    started_after_s: float = _row(
+        "AIOBS_STARTED_AFTER", _number(0), 2.0, "A span open for so many seconds is announced by a `(started)` child."
+    )
+    join_limit: int = _row(
+        "AIOBS_JOIN_LIMIT",
+        _count(0),
+        500,
+        "Top-level spans of a process that join the run's trace; later ones begin traces of their own, found by the resource attribute `aiobs.run.trace_id`.",
+    )
+    prometheus_address: str = _row(
+        "AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens."
+    )
 
 
 ROWS = fields(Settings)
@@ -141,7 +201,11 @@ def load_settings(
         names = {row.name for row in ROWS}
         for name in values:
             if name not in names:
-                report(SettingError(f"{source}{name}", values[name], f"no such setting; there are {', '.join(sorted(names))}"))
+                report(
+                    SettingError(
+                        f"{source}{name}", values[name], f"no such setting; there are {', '.join(sorted(names))}"
+                    )
+                )
         return {name: value for name, value in values.items() if name in names and value is not None}
 
     try:
@@ -153,7 +217,11 @@ def load_settings(
     chosen: dict[str, Any] = {}
     for row in ROWS:
         label = row.metadata["env"]
-        for given, shown in ((from_code.get(row.name), row.name), (env.get(label), label), (from_file.get(row.name), f"aiobs.toml: {row.name}")):
+        for given, shown in (
+            (from_code.get(row.name), row.name),
+            (env.get(label), label),
+            (from_file.get(row.name), f"aiobs.toml: {row.name}"),
+        ):
             if given is None:
                 continue
             text = ",".join(map(str, given)) if isinstance(given, (list, tuple)) else str(given)
@@ -179,7 +247,9 @@ def _load_file(env: Mapping[str, str]) -> dict[str, Any]:
         try:
             import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
         except ModuleNotFoundError:
-            raise SettingError("AIOBS_CONFIG", str(path), "reading it on Python 3.10 needs  pip install tomli") from None
+            raise SettingError(
+                "AIOBS_CONFIG", str(path), "reading it on Python 3.10 needs  pip install tomli"
+            ) from None
     try:
         found: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +117,7 @@ def _span(row: Row, resource: dict[str, Any]) -> CapturedSpan:
 
 
 @contextmanager
-def capture(**settings: Any) -> Iterator[Captured]:
+def capture(**settings: Any) -> Generator[Captured]:
     """Record what happens inside the block, in this process and the processes it forks.
 
     Every step of training is kept, unless `settings` (any of ``aiobs.init``) say otherwise. Not to be used
@@ -131,7 +131,9 @@ def capture(**settings: Any) -> Iterator[Captured]:
     folder = Path(tempfile.mkdtemp(prefix="aiobs-capture-"))
     captured = Captured()
     try:
-        runtime.init(**{"keep_every": 1, "exporters": ("jsonl",), **settings, "runtime_dir": str(folder), "agent": "off"})
+        runtime.init(
+            **{"keep_every": 1, "exporters": ("jsonl",), **settings, "runtime_dir": str(folder), "agent": "off"}
+        )
         try:
             yield captured
         finally:

@@ -9,8 +9,8 @@ from typing import Any
 
 from aiobs.agent.assemble import Assembler
 from aiobs.agent.outlets import LocalOutlet, Outlet, RemoteOutlet, open_outlet
-from aiobs.agent.routes import metrics_interval_s, route_key, route_state
 from aiobs.agent.rendezvous import Rendezvous
+from aiobs.agent.routes import metrics_interval_s, route_key, route_state
 from aiobs.agent.selfstats import SelfStats, outlet_status
 from aiobs.agent.spool import Allowance
 from aiobs.errors import ExportError, NotEnabledError, SettingError

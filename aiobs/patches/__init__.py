@@ -6,7 +6,6 @@ A patch's own module is imported only then, so that a process pays for the libra
 from __future__ import annotations
 
 import os
-import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -36,7 +35,8 @@ def known() -> Iterator[Row]:
         yield name, module, _loader(path)
     if not _others_installed():
         return
-    
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=PATCH_GROUP):
         yield entry.name, trigger(entry), entry.load
 

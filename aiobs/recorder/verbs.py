@@ -12,6 +12,7 @@ from aiobs.clock import monotonic_ns
 from aiobs.guard import swallow
 from aiobs.recorder import layout as at
 from aiobs.recorder.around import current
+from aiobs.recorder.generators import drive, drive_async
 from aiobs.recorder.hot import thread
 from aiobs.recorder.opening import span
 from aiobs.recorder.rest import write_event
@@ -91,42 +92,40 @@ def trace(name: Any = None, /, **attributes: Any) -> Any:
         return _traced(name, name.__qualname__, {})
 
     def decorate(function: F) -> F:
-        return _traced(function, name or function.__qualname__, attributes)
+        traced: F = _traced(function, name or function.__qualname__, attributes)
+        return traced
 
     return decorate
 
 
-def _traced(function: F, name: str, attributes: dict[str, Any]) -> F:
-    wrapper: Any
+def _traced(function: Any, name: str, attributes: dict[str, Any]) -> Any:
     if inspect.isasyncgenfunction(function):
 
         @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            from aiobs.recorder.generators import drive_async
-
+        async def traced_async_generator(*args: Any, **kwargs: Any) -> Any:
             async for item in drive_async(span(name, **attributes), function(*args, **kwargs)):
                 yield item
 
-    elif inspect.iscoroutinefunction(function):
+        return traced_async_generator
+    if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        async def traced_coroutine(*args: Any, **kwargs: Any) -> Any:
             with span(name, **attributes):
                 return await function(*args, **kwargs)
 
-    elif inspect.isgeneratorfunction(function):
+        return traced_coroutine
+    if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            from aiobs.recorder.generators import drive
-
+        def traced_generator(*args: Any, **kwargs: Any) -> Any:
             return (yield from drive(span(name, **attributes), function(*args, **kwargs)))
 
-    else:
+        return traced_generator
 
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with span(name, **attributes):
-                return function(*args, **kwargs)
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        with span(name, **attributes):
+            return function(*args, **kwargs)
 
-    return wrapper  # type: ignore[no-any-return]
+    return traced

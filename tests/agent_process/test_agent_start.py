@@ -161,7 +161,12 @@ for n in range(12):
 def test_an_agent_whose_folder_was_removed_leaves(folder: Path, until: Until) -> None:
     ensure_agent(load_settings({"agent_linger_s": 60}), folder)
     pid = until(lambda: agent_pid(folder))
-    shutil.rmtree(folder)
+
+    def removed() -> bool:  # the agent may write a file while its folder is being removed
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    until(removed)
     until(lambda: not Path(f"/proc/{pid}").exists())
 
 

@@ -18,7 +18,9 @@ RANK = """
 """
 
 
-def test_a_step_slow_on_one_host_is_kept_on_the_other(recorded: Any, tmp_path: Path, wait_for: Callable[..., None]) -> None:
+def test_a_step_slow_on_one_host_is_kept_on_the_other(
+    recorded: Any, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
     readers = [recorded.run(RANK.format(rank=rank)) for rank in (0, 1)]
     hosts = [Assembler(reader.route) for reader in readers]
     for number, host in enumerate(hosts):
@@ -27,7 +29,9 @@ def test_a_step_slow_on_one_host_is_kept_on_the_other(recorded: Any, tmp_path: P
 
     def take(number: int) -> None:
         batch = hosts[number].take(time.time_ns())
-        steps[number] |= {row[6][0] for _, rows in batch.spans for row in rows if row[0].name in ("train step", "rank step")}
+        steps[number] |= {
+            row[6][0] for _, rows in batch.spans for row in rows if row[0].name in ("train step", "rank step")
+        }
 
     for number in (0, 1):
         hosts[number].add(readers[number])

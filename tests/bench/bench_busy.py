@@ -95,7 +95,11 @@ def main(argv: list[str] | None = None) -> int:
         tail = median([(r[1] - b[1]) * 1e3 for r, b in zip(found[side], base, strict=True)])
         rows.append([side, slower, tail])
     head = ["", "slower %", "p99.9 stall added ms"]
-    print(json.dumps([dict(zip(head, row, strict=True)) for row in rows]) if chosen.json else table("Busy main loop at 5,000 spans/s", head, rows))
+    print(
+        json.dumps([dict(zip(head, row, strict=True)) for row in rows])
+        if chosen.json
+        else table("Busy main loop at 5,000 spans/s", head, rows)
+    )
     return 0
 
 

@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--quick", action="store_true", help="once, to see that it runs")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args(argv)
-    count, repeats, rounds = (500, 1, 1) if chosen.quick else (20_000, 5, 7)
+    count, repeats, rounds = (500, 1, 1) if chosen.quick else (10_000, 5, 7)
     sides = [side for side in SIDES if side != "compiled" or has_core()]
     found: dict[str, dict[str, list[float]]] = {what: {side: [] for side in sides} for what in WHAT}
     for _ in range(rounds):

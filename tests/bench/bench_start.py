@@ -60,14 +60,23 @@ def main(argv: list[str] | None = None) -> int:
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users have their modules compiled
         for _ in range(1 if chosen.quick else 15):
             for side, results in found.items():
-                done = subprocess.run([sys.executable, "-c", WORKER, side], capture_output=True, text=True, env=environment, cwd=folder, check=True)
+                done = subprocess.run(
+                    [sys.executable, "-c", WORKER, side],
+                    capture_output=True,
+                    text=True,
+                    env=environment,
+                    cwd=folder,
+                    check=True,
+                )
                 results.append([float(word) for word in done.stdout.split()])
     head = ["", "import ms", "init ms", "modules", "memory MiB"]
     rows = []
     for side, results in found.items():
         columns = [median(column) for column in zip(*results, strict=True)]
         rows.append([side, columns[0] * 1e3, columns[1] * 1e3, columns[2], columns[3] / 2**20])
-    print(json.dumps([dict(zip(head, row, strict=True)) for row in rows]) if chosen.json else table("Start", head, rows))
+    print(
+        json.dumps([dict(zip(head, row, strict=True)) for row in rows]) if chosen.json else table("Start", head, rows)
+    )
     return 0
 
 

@@ -77,7 +77,12 @@ WIDTHS = {1: 384, 10: 1536, 50: 3584}
 def one(side: str, width: int, steps: int, endpoint: str) -> float:
     """Mean seconds of a step without the slowest quarter, which is other people's noise."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        environment = {**os.environ, "AIOBS_RUNTIME_DIR": f"{folder}/runtime", "AIOBS_AGENT_LINGER": "0.5", "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "AIOBS_RUNTIME_DIR": f"{folder}/runtime",
+            "AIOBS_AGENT_LINGER": "0.5",
+            "OMP_NUM_THREADS": "1",
+        }
         done = subprocess.run(
             [sys.executable, "-c", WORKER, side, str(width), str(steps), endpoint],
             capture_output=True, text=True, env=environment, cwd=folder, check=True,

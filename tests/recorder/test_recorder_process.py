@@ -93,7 +93,8 @@ def test_init_twice_and_shutdown_twice_are_harmless() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "field"), [({"keep_evry": 1}, "keep_evry"), ({"keep_every": -1}, "keep_every"), ({"agent": "maybe"}, "agent")]
+    ("arguments", "field"),
+    [({"keep_evry": 1}, "keep_evry"), ({"keep_every": -1}, "keep_every"), ({"agent": "maybe"}, "agent")],
 )
 def test_bad_arguments_name_the_field_and_the_remedy(arguments: dict[str, object], field: str) -> None:
     with pytest.raises(SettingError, match="use|no such setting") as caught:

@@ -15,7 +15,7 @@ import aiobs
 from aiobs.propagation import Context
 from aiobs.recorder import start_span
 from aiobs.recorder.layout import PAYLOAD_LIMIT
-from aiobs.testing import Captured, CapturedSpan, capture
+from aiobs.testing import CapturedSpan, capture
 
 
 def assert_inside(inner: CapturedSpan, outer: CapturedSpan) -> None:
@@ -122,7 +122,7 @@ def test_a_failing_block_marks_the_span_and_lets_the_exception_through() -> None
     (event,) = span.events
     assert event.name == "exception"
     assert event.attributes["exception.type"] == "ValueError"
-    assert 'raise error' in event.attributes["exception.stacktrace"]
+    assert "raise error" in event.attributes["exception.stacktrace"]
 
 
 def test_events_belong_to_the_innermost_span_and_are_logs_too() -> None:
@@ -321,5 +321,3 @@ def test_spans_that_outlive_shutdown_go_nowhere_quietly() -> None:
     left.set("k", 1)
     left.end()
     assert captured.span("left open").attributes["aiobs.truncated"] is True
-
-
