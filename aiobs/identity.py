@@ -18,7 +18,7 @@ from aiobs.telemetry import Route
 
 VERSION = "0.1.0"
 _ENDPOINT = re.compile(r"OTEL_EXPORTER_OTLP_(?:TRACES_|METRICS_|LOGS_)?ENDPOINT")
-_PASSED_ON = re.compile(r"(OTEL|AIOBS)_[A-Z0-9_]+")
+_PASSED_ON = re.compile(r"OTEL_(EXPORTER|METRIC|METRICS|LOGS)_[A-Z0-9_]+")
 LAUNCHER = "AIOBS_LAUNCHER"
 """Set by ``aiobs run`` for the command: somebody else records the run's own span."""
 
@@ -100,7 +100,12 @@ def route(settings: Settings, environment: Mapping[str, str]) -> Route:
         run_span=root.span_id.hex(),
         exporters=exporters,
         run_dir=folder,
-        environment={key: value for key, value in environment.items() if _PASSED_ON.fullmatch(key)},
+        environment={
+            **{key: value for key, value in environment.items() if _PASSED_ON.fullmatch(key)},
+            "AIOBS_PROMETHEUS_ADDRESS": settings.prometheus_address,
+            "AIOBS_CONSOLE_FILE": settings.console_file,
+            "AIOBS_STARTED_AFTER": str(settings.started_after_s),
+        },
         keep_first=settings.keep_first,
         keep_every=settings.keep_every,
         keep_slow_ratio=settings.keep_slow_ratio,

@@ -165,6 +165,9 @@ class Settings:
         500,
         "Top-level spans of a process that join the run's trace; later ones begin traces of their own, found by the resource attribute `aiobs.run.trace_id`.",
     )
+    console_file: str = _row(
+        "AIOBS_CONSOLE_FILE", _text, "", "File the `console` exporter appends to. Default: standard error of the agent."
+    )
     prometheus_address: str = _row(
         "AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens."
     )

@@ -31,6 +31,7 @@ _METRICS = {
     names.SDK_QUEUE_CAPACITY: ("By", "updown", "Bytes the spool may take."),
     names.SPOOL_BYTES: ("By", "updown", "Bytes in the spool."),
     names.SPOOL_DROPPED: ("{item}", "sum", "Items dropped from the spool, by error.type."),
+    names.CLIPPED: ("{value}", "sum", "Attribute values, events and links cut to their limits."),
     names.AGENT_FAULTS: ("{fault}", "sum", "Exceptions inside aiobs that were swallowed."),
 }
 
@@ -69,6 +70,8 @@ class SelfStats:
         for counter, error in LOSSES.items():
             if counted.get(counter):
                 add(names.SDK_PROCESSED, counted[counter], error=error)
+        if counted.get("clipped"):
+            add(names.CLIPPED, counted["clipped"])
         add(names.AGENT_FAULTS, guard.faults, role="agent")
         add(names.AGENT_FAULTS, counted.get("faults", 0), role="recorder")
         for exporter, outlet in outlets.items():

@@ -13,6 +13,7 @@ import aiobs
 from aiobs import patches
 from aiobs.cli.findings import NOTE, OK, PROBLEM, Finding
 from aiobs.errors import SettingError
+from aiobs.recorder.compiled import core_name
 from aiobs.settings import ROWS, Settings, load_settings
 
 
@@ -29,6 +30,13 @@ def check_installation() -> Iterator[Finding]:
             f"aiobs runs from {home}; the distribution aiobs-sdk is not installed",
             "pip install aiobs-sdk, so that every Python of this environment finds it",
         )
+    if core_name() == "compiled":
+        yield Finding("recorder", OK, "the compiled core records")
+    else:
+        yield Finding(
+            "recorder", NOTE, "spans are recorded by pure Python, which costs several times as much as the compiled core",
+            "unset AIOBS_PURE, or install aiobs-sdk where a C compiler and Python's headers are",
+        )  # fmt: skip
     try:
         other = distribution("aiobs")
     except PackageNotFoundError:

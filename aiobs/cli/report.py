@@ -157,7 +157,7 @@ def _losses(db: DuckDBPyConnection) -> list[dict[str, Any]]:
     events = rows(db, f"""SELECT e['name'] AS what, [pair['key'] || '=' || shown(pair['value']) for pair in e['attributes']] AS details
         FROM (SELECT unnest(events) AS e FROM spans WHERE len(events) > 0) WHERE e['name'] = '{names.EVENT_RECORDS_LOST}'""")  # fmt: skip
     counters = rows(db, f"""SELECT name AS what, attributes, sum(value) AS count FROM points
-        WHERE name IN ('{names.SPOOL_DROPPED}', '{names.AGENT_FAULTS}', '{names.SDK_PROCESSED}', '{names.SDK_EXPORTED}') AND value > 0
+        WHERE name IN ('{names.SPOOL_DROPPED}', '{names.AGENT_FAULTS}', '{names.CLIPPED}', '{names.SDK_PROCESSED}', '{names.SDK_EXPORTED}') AND value > 0
         GROUP BY name, attributes""")  # fmt: skip
     found = [
         {"what": event["what"], "reason": "", "details": ", ".join(event["details"] or ()), "count": None}

@@ -190,6 +190,7 @@ _LOSSES = {
     names.EVENT_RECORDS_LOST: "records overwritten before the agent read them",
     names.SPOOL_DROPPED: "items given up",
     names.AGENT_FAULTS: "faults inside aiobs, swallowed",
+    names.CLIPPED: "values cut to their limits",
     names.SDK_PROCESSED: "records lost",
     names.SDK_EXPORTED: "spans not exported",
 }
