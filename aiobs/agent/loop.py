@@ -24,8 +24,10 @@ from aiobs.guard import say_once
 from aiobs.telemetry import Route
 
 BUSY_S, LIVE_S, IDLE_S = 0.01, 0.1, 0.2
-"""Pauses between two turns: under load; at most while processes live, so that a sudden burst does not lap the
-ring; at most without any."""
+"""Pauses between two turns: at least; at most while processes live, so that a sudden burst does not lap the ring;
+at most without any."""
+TURN_RECORDS = 4096
+"""A turn waits for about so many records, an eighth of a ring: each turn has its price, however few it reads."""
 LOOK_S = 0.1
 """The folder of records is looked at so often."""
 FLUSH_S = 0.5
@@ -73,7 +75,7 @@ class Agent:
         self._ended: deque[dict[str, Any]] = deque(maxlen=ENDED)
         self._pending_records = 0
         self._pause_s = BUSY_S
-        self._looked_at = self._flushed_at = self._status_at = self._settled_at = 0.0
+        self._looked_at = self._flushed_at = self._status_at = self._settled_at = self._read_at = 0.0
         self._uncommitted = self._said_waiting = False
         self._bell = open_bell(runtime_dir)
         self.idle_since: float | None = None
@@ -124,7 +126,12 @@ class Agent:
             self._roster.settle()
         read, ended = self._roster.read()
         self._pending_records += read
-        self._pause_s = BUSY_S if read >= 256 else min(self._pause_s * 2, LIVE_S if len(self._roster) else IDLE_S)
+        since_s, self._read_at = now - self._read_at, now
+        longest_s = LIVE_S if len(self._roster) else IDLE_S
+        if read >= self._roster.stretch:  # there is more
+            self._pause_s = BUSY_S
+        else:
+            self._pause_s = max(BUSY_S, min(longest_s, TURN_RECORDS / read * since_s if read else longest_s))
         due = now - self._flushed_at >= FLUSH_S or self._pending_records >= min(FLUSH_RECORDS, self._roster.stretch)
         if due or ended or last:
             self._flush(ended=ended)

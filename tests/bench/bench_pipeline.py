@@ -18,6 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from side import cpu_s, median, receiver, table
 
+from aiobs.agent.selfstats import read_status
+
 WORKER = """
 import os, resource, sys, time
 peer, count, rate, endpoint = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -90,13 +92,9 @@ def one(peer: str, count: int, rate: int, endpoint: str) -> tuple[float, float]:
 def _agent(runtime: Path) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"aiobs.agent" in command and str(runtime).encode() in command:
-                return int(entry.name)
+        status = read_status(runtime)
+        if status:
+            return int(status["pid"])
         time.sleep(0.02)
     raise TimeoutError("no agent came up")
 
