@@ -1,9 +1,9 @@
-"""What recording adds to a training step: CPU-bound steps of about 1, 10 and 50 ms, run in turn, A B A B.
+"""What recording adds to a training step: CPU-bound steps of about 0.5, 2.5, 10 and 50 ms.
 
-Sides: no recording; aiobs with its PyTorch patch (data.wait, forward, backward, optimizer and the step itself);
-the same five spans written by hand with opentelemetry-sdk (BatchSpanProcessor, OTLP/HTTP). All three train the
-same model on the same data in processes of their own; a round is the three one after the other, and what is
-compared is the round's ratio.
+Sides: no recording; aiobs with its PyTorch patch (data.wait, forward, backward, optimizer and the step itself); the
+same five spans written by hand with opentelemetry-sdk (BatchSpanProcessor, OTLP/HTTP). The sides take turns in one
+process, some steps each, because two processes that run the same code differ by more than what is measured here;
+what is compared is the median step of neighbouring turns.
 Run: python tests/bench/bench_step.py
 """
 
@@ -21,35 +21,31 @@ sys.path.insert(0, str(Path(__file__).parent))
 from side import median, receiver, table
 
 WORKER = """
-import sys, time
-side, width, steps, endpoint = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+import json, sys, time
+from contextlib import nullcontext
+width, steps, rounds, endpoint = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 import torch
 torch.set_num_threads(1)
 torch.manual_seed(0)
-if side == "aiobs":
-    import aiobs
-    aiobs.init(service_name="bench")
-if side == "otel":
-    from contextlib import contextmanager
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint + "/v1/traces")))
-    span = provider.get_tracer("bench").start_as_current_span
-else:
-    from contextlib import nullcontext
-    def span(name, attributes=None):
-        return nothing
-    nothing = nullcontext()
+import aiobs
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint + "/v1/traces")))
+recorded = provider.get_tracer("bench").start_as_current_span
+nothing = nullcontext()
+def none(name, attributes=None):
+    return nothing
 model = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 1))
-optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-data = torch.utils.data.DataLoader(torch.randn(64 * (steps + 20), width), batch_size=64)
-times = []
-batches = iter(data)
-for number in range(steps + 20):
-    start = time.perf_counter()
-    if side == "otel":
+WARM = 10
+data = torch.utils.data.DataLoader(torch.randn(64 * (steps + WARM), width), batch_size=64)
+
+def train(span):
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    times, batches = [], iter(data)
+    for number in range(steps + WARM):
+        start = time.perf_counter()
         with span("train step", attributes={"step": number}):
             with span("data.wait"):
                 batch = next(batches)
@@ -60,34 +56,36 @@ for number in range(steps + 20):
             with span("optimizer"):
                 optimizer.step()
             optimizer.zero_grad()
-    else:
-        batch = next(batches)
-        loss = model(batch).square().mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    times.append(time.perf_counter() - start)
-times = sorted(times[20:])
-print(sum(times[: len(times) * 3 // 4]) / (len(times) * 3 // 4))
+        times.append(time.perf_counter() - start)
+    times = sorted(times[WARM:])
+    return times[len(times) // 2]
+
+found = []
+for number in range(rounds):
+    turn = []
+    for side in ("none", "aiobs", "otel"):
+        if side == "aiobs":
+            aiobs.init(service_name="bench", patches_off=["opentelemetry"])
+        turn.append(train(recorded if side == "otel" else none))
+        if side == "aiobs":
+            aiobs.shutdown()
+    found.append(turn)
+print(json.dumps(found))
 """
-WIDTHS = {1: 384, 10: 1536, 50: 3584}
-"""Model width that makes a step of about so many ms on the machine this was written on."""
+WIDTHS = {"0.5 ms": 384, "2.5 ms": 896, "10 ms": 1536, "50 ms": 3584}
+"""Model width that makes a step of about that length on the machine this was written on."""
 
 
-def one(side: str, width: int, steps: int, endpoint: str) -> float:
-    """Mean seconds of a step without the slowest quarter, which is other people's noise."""
+def one(width: int, steps: int, rounds: int, endpoint: str) -> list[list[float]]:
+    """Median seconds of a step, by round and side."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        environment = {
-            **os.environ,
-            "AIOBS_RUNTIME_DIR": f"{folder}/runtime",
-            "AIOBS_AGENT_LINGER": "0.5",
-            "OMP_NUM_THREADS": "1",
-        }
+        variables = {"AIOBS_RUNTIME_DIR": f"{folder}/runtime", "AIOBS_AGENT_LINGER": "2", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", WORKER, side, str(width), str(steps), endpoint],
-            capture_output=True, text=True, env=environment, cwd=folder, check=True,
+            [sys.executable, "-c", WORKER, str(width), str(steps), str(rounds), endpoint],
+            capture_output=True, text=True, env={**os.environ, **variables}, cwd=folder, check=True,
         )  # fmt: skip
-        return float(done.stdout.split()[-1])
+        found: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
+        return found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,24 +96,18 @@ def main(argv: list[str] | None = None) -> int:
     chosen = options.parse_args(argv)
     rows = []
     with receiver() as endpoint:
-        for size, width in WIDTHS.items():
-            if chosen.quick and size > 1:
-                continue
-            steps = 30 if chosen.quick else max(60, 3000 // size)
-            rounds = 1 if chosen.quick else 7
-            plain, ours, theirs = [], [], []
-            for _ in range(rounds):
-                for side, results in (("none", plain), ("aiobs", ours), ("otel", theirs)):
-                    results.append(one(side, width, steps, endpoint))
-            base = median(plain)
-            added = median([a - b for a, b in zip(ours, plain, strict=True)])
-            peer = median([a - b for a, b in zip(theirs, plain, strict=True)])
-            rows.append([f"{size} ms", base * 1e3, added * 1e6, added / base * 100, peer * 1e6, peer / base * 100])
-    head = ["step", "ms without", "aiobs µs", "%", "OTel by hand µs", "%"]
+        for size, width in list(WIDTHS.items())[: 1 if chosen.quick else None]:
+            steps = 20 if chosen.quick else max(20, int(400 / float(size.split()[0])))
+            found = one(width, steps, 2 if chosen.quick else 15, endpoint)
+            base = median([turn[0] for turn in found])
+            ours = median([turn[1] - turn[0] for turn in found])
+            peer = median([turn[2] - turn[0] for turn in found])
+            rows.append([size, base * 1e3, ours * 1e6, ours / base * 100, peer * 1e6, peer / base * 100])
+    head = ["step of", "ms without", "aiobs µs", "aiobs %", "OTel µs", "OTel %"]
     if chosen.json:
         print(json.dumps([dict(zip(head, row, strict=True)) for row in rows]))
     else:
-        print(table("Added to a training step (median of paired rounds)", head, rows))
+        print(table("Added to a training step (median over paired turns)", head, rows))
     return 0
 
 

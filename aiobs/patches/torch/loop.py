@@ -27,6 +27,9 @@ EVALUATING = -2
 SKIPPING = 64
 """So many batches in a row without a model are not taken for one step's."""
 
+HOOKED = 16
+"""After so many steps whose optimizer told us, only every so many-th is looked at for one that does not."""
+
 CALLS = 100
 """So many calls of models without gradients are recorded in a step; what later ones take counts as ``other``."""
 
@@ -44,6 +47,9 @@ class Loop:
         self._stepping: list[tuple[int, int]] = []  # (optimizer id, token) of optimizer steps in progress
         self._set_aside = False  # the optimizer phase is interrupted by what its closure does
         self._version = 0
+        self._hooked = 0  # steps in a row whose optimizer told us
+        self._ids: dict[str, int] = {}  # of phases, in the flight record of
+        self._generation = -1
         self._looked = False
         self._source: Callable[[], Any] = lambda: None  # where the first step's data comes from
         self._forget_step()
@@ -63,9 +69,15 @@ class Loop:
         steps = self.steps
         if not steps.open:
             recorder.steps()  # opens a flight record where that was put off (lazy start, forked child)
+            if self._generation != recorder.state.generation:
+                self._generation = recorder.state.generation
+                self._ids.clear()
             if self._resume_ns and not steps.explicit:
                 steps.begin(None, min(self._resume_ns, start_ns))
-        token: int = steps.enter(recorder.phase_id(phase), start_ns)
+        number = self._ids.get(phase)
+        if not number:
+            number = self._ids[phase] = recorder.phase_id(phase)
+        token: int = steps.enter(number, start_ns)
         return token
 
     def _set_optimizer_aside(self, now: int) -> None:
@@ -241,7 +253,7 @@ class Loop:
         if not self._called and not self._stepping and self._gap_ns:
             self.steps.leave(self._enter(names.PHASE_FORWARD, self._gap_ns), now)
             self.steps.set(names.FORWARD_SOURCE, "gap")
-        if self._backwards == 1 and not self._version:
+        if self._backwards == 1 and not self._version and (self._hooked < HOOKED or not self._hooked % HOOKED):
             self._version = self._models.version()
         return self._enter(names.PHASE_BACKWARD, now)
 
@@ -287,6 +299,7 @@ class Loop:
         self._ended.add(optimizer)
         self._gap_ns = now
         self._version = 0
+        self._hooked += 1
         if self._backward_depth:
             self._in_backward = True
             return
@@ -307,7 +320,7 @@ class Loop:
     def _unseen_optimizer(self, now: int) -> None:
         """Parameters may be changed by what has no hooks: a compiled optimizer step, the user's own arithmetic."""
         if not self._ended and self._models.version() != self._version:
-            self._version = 0
+            self._version = self._hooked = 0
             self._ended.add(0)
             self._applied += 1
             self.steps.mark_end(now)
