@@ -1,4 +1,4 @@
-"""The hot path of training steps in pure Python: begin and end of a phase; ``native/`` holds the same in C."""
+"""The hot path of training steps in pure Python: begin and end of steps and phases; ``native/`` holds the same in C."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiobs.clock import monotonic_ns
 from aiobs.guard import swallow
+from aiobs.propagation import Context
 from aiobs.recorder import layout as at
 from aiobs.recorder.compiled import core
 from aiobs.recorder.flight import Flight
 from aiobs.recorder.hot import thread
 from aiobs.recorder.state import state
+from aiobs.telemetry import Route
 
 _entry = at.STEP_ENTRY.pack_into
 _count = at.STEP_COUNT.pack_into
@@ -21,16 +23,20 @@ _P = TypeVar("_P", bound="PurePhase")
 
 
 class PureSteps:
-    """Begin and end of the phases of one thread's steps.
+    """Begin and end of one thread's steps and of their phases.
 
     Attributes:
-        open: whether a step is open.
+        open: whether a step is open; `number`: its number, or the next one's.
         start_ns: when its innermost open phase, or else it, began (monotonic).
         token: what OpenTelemetry held as current then.
+        provisional_end_ns: when its last optimizer step so far ended, 0 before the first.
+        explicit: the user marks steps with :func:`aiobs.step`; nobody else may close or begin them.
+        claimed: the open step is one the user has marked.
     """
 
     __slots__ = (
-        "_area", "_begun", "_count", "_flight", "_given", "_spare", "_stack", "_step_start", "open", "start_ns", "token",
+        "_area", "_attributes", "_begun", "_context", "_count", "_flight", "_given", "_marked", "_serial", "_spare",
+        "_stack", "_step_start", "claimed", "explicit", "number", "open", "provisional_end_ns", "start_ns", "token",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -46,10 +52,33 @@ class PureSteps:
         """The token given last."""
         self._stack: list[tuple[int, int, object, int]] = []
         """Open phases: index, start, what OpenTelemetry held around it, token."""
+        self.number = self._serial = 0
+        self.provisional_end_ns = 0
+        self._marked = 0
+        """Entries there were at the provisional end."""
+        self.explicit = self.claimed = False
+        self._attributes: dict[str, Any] = {}
+        self._context: tuple[int, Route, Context] | None = None
 
     def begin(self, number: int | None = None, start_ns: int | None = None) -> None:
-        """Begin a step."""
-        raise NotImplementedError
+        """Begin a step; an open one is closed first."""
+        self._begin(number, start_ns)
+
+    def mark_end(self, at_ns: int | None = None) -> None:
+        """An optimizer step has just ended: the step may be over here, or go on with another optimizer."""
+        flight = self._flight
+        if self.open and flight is not None:
+            self.provisional_end_ns = end = monotonic_ns() if at_ns is None else at_ns
+            self._marked = self._count
+            _time(self._spare or flight.mm, self._area + at.HEAD_END, end)
+
+    def close(self, at_ns: int | None = None, *, skipped: bool = False) -> None:
+        """End the step at `at_ns`, else at the provisional end, else now; write its record.
+
+        Phases begun after that moment go into the next step, which is then open. With `skipped` the optimizer
+        was skipped (AMP overflow).
+        """
+        self._close(at_ns, skipped)
 
     def enter(self, phase: int, start_ns: int | None = None) -> int:
         """Begin a phase (id from ``phase_id``); opens a step where none is open. Returns a token for `leave`,
@@ -96,6 +125,13 @@ class PureSteps:
     def _adopt(self) -> None:
         """Be the steps of the calling thread."""
         thread.steps = self
+
+    # Of the class on top; the compiled core calls them where something about the step is special:
+    def _begin(self, number: int | None, start_ns: int | None) -> None:
+        raise NotImplementedError
+
+    def _close(self, at_ns: int | None, skipped: bool) -> None:
+        raise NotImplementedError
 
 
 class PurePhase:

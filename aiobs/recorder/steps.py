@@ -31,26 +31,9 @@ _ENTRIES_AT = at.HEAD_BYTES + at.STEP_COUNT.size
 
 
 class Steps(HotSteps):
-    """The steps of one thread's training loop. Get it with :func:`steps`.
+    """The steps of one thread's training loop. Get it with :func:`steps`."""
 
-    Attributes:
-        open: whether a step is open; `number`: its number, or the next one's.
-        start_ns: when it or its innermost phase began (monotonic); `token`: what OpenTelemetry held as current then.
-        provisional_end_ns: when its last optimizer step so far ended, 0 before the first.
-        explicit: the user marks steps with :func:`aiobs.step`; nobody else may close or begin them.
-        claimed: the open step is one the user has marked.
-    """
-
-    __slots__ = ("_attributes", "_context", "_marked", "_serial", "claimed", "explicit", "number", "provisional_end_ns")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.explicit = self.claimed = False
-        self.number = 0
-        self.provisional_end_ns = 0
-        self._marked = self._serial = 0
-        self._attributes: dict[str, Any] = {}
-        self._context: tuple[int, Route, Context] | None = None
+    __slots__ = ()
 
     @property
     def _memory(self) -> Any:
@@ -64,8 +47,7 @@ class Steps(HotSteps):
             flight.areas.append(self._area)
 
     # -- begin and end of the step -------------------------------------------------------------------------
-    def begin(self, number: int | None = None, start_ns: int | None = None) -> None:
-        """Begin a step; an open one is closed first."""
+    def _begin(self, number: int | None, start_ns: int | None) -> None:
         if self.open:
             self.close(start_ns)
         flight = state.flight
@@ -113,19 +95,7 @@ class Steps(HotSteps):
             self.leave(self.enter(phase, start), end or None)
         self.explicit = self.claimed = True
 
-    def mark_end(self, at_ns: int | None = None) -> None:
-        """An optimizer step has just ended: the step may be over here, or go on with another optimizer."""
-        if self.open:
-            self.provisional_end_ns = end = monotonic_ns() if at_ns is None else at_ns
-            self._marked = self._count
-            _time(self._memory, self._area + at.HEAD_END, end)
-
-    def close(self, at_ns: int | None = None, *, skipped: bool = False) -> None:
-        """End the step at `at_ns`, else at the provisional end, else now; write its record.
-
-        Phases begun after that moment go into the next step, which is then open. With `skipped` the optimizer
-        was skipped (AMP overflow).
-        """
+    def _close(self, at_ns: int | None, skipped: bool) -> None:
         if not self.open or self._flight is None:
             return
         kept = self._count

@@ -1,16 +1,20 @@
 """The agent flat out: spans a second and CPU a span, from a full flight record to files or to an OTLP receiver.
 
-Run ``python tests/bench/bench_agent.py [spans]``. The record is made by the real recorder and read by the real loop;
+Run: python tests/bench/bench_agent.py
+The record is made by the real recorder and read by the real loop;
 the receiver takes the requests and forgets them, in a process of its own.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from side import median, options, receiver, table
 
 from aiobs import recorder
 from aiobs.recorder.location import runtime_dir
@@ -19,24 +23,6 @@ from aiobs.telemetry import Route
 
 SPANS = 100_000
 REPEATS = 3
-
-RECEIVER = """
-import socketserver, http.server
-class Receiver(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_POST(self):
-        left = int(self.headers["Content-Length"])
-        while left:
-            left -= len(self.rfile.read(min(left, 1 << 20)))
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-    def log_message(self, *args): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-print(server.server_address[1], flush=True)
-server.serve_forever()
-"""
 
 
 def measure(exporter: str, endpoint: str, spans: int) -> tuple[float, float]:
@@ -72,19 +58,22 @@ def measure(exporter: str, endpoint: str, spans: int) -> tuple[float, float]:
         return spans / wall_s, cpu_s / spans * 1e6
 
 
-def main() -> None:
-    spans = int(sys.argv[1]) if len(sys.argv) > 1 else SPANS
-    receiver = subprocess.Popen([sys.executable, "-c", RECEIVER], stdout=subprocess.PIPE, text=True)
-    assert receiver.stdout
-    endpoint = f"http://127.0.0.1:{receiver.stdout.readline().strip()}"
-    try:
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print."""
+    chosen = options(__doc__).parse_args(argv)
+    spans, repeats = (2_000, 1) if chosen.quick else (SPANS, REPEATS)
+    rows = []
+    with receiver() as endpoint:
         for exporter in ("jsonl", "otlp"):
-            rates, costs = zip(*(measure(exporter, endpoint, spans) for _ in range(REPEATS)), strict=True)
-            print(f"{exporter:6} {statistics.median(rates):10,.0f} spans/s   {statistics.median(costs):6.2f} µs CPU/span   ({spans:,} spans of 5 attributes, median of {REPEATS})")  # fmt: skip
-    finally:
-        receiver.kill()
-        receiver.wait()
+            rates, costs = zip(*(measure(exporter, endpoint, spans) for _ in range(repeats)), strict=True)
+            rows.append([exporter, round(median(rates)), median(costs)])
+    head = ["exporter", "spans per s", "CPU µs per span"]
+    if chosen.json:
+        print(json.dumps([dict(zip(head, row, strict=True)) for row in rows]))
+    else:
+        print(table(f"The agent flat out, {spans:,} spans of 5 attributes", head, rows))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -8,7 +8,6 @@ Run: python tests/bench/bench_busy.py
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from side import median, receiver, table
+from side import median, options, receiver, table
 
 WORKER = """
 import os, sys, threading, time
@@ -70,10 +69,8 @@ SIDES = ("none", "aiobs", "aiobs thread", "otel")
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true")
-    options.add_argument("--json", action="store_true")
-    chosen = options.parse_args(argv)
+    parser = options(__doc__)
+    chosen = parser.parse_args(argv)
     seconds, rounds = (1.0, 1) if chosen.quick else (5.0, 5)
     found: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
     with receiver() as endpoint, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

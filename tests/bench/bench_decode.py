@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+sys.path.insert(0, str(Path(__file__).parent))
+from side import options, table
+
 from aiobs import recorder
 from aiobs.agent.assemble import Assembler
 from aiobs.agent.reader import FlightReader
@@ -65,11 +68,23 @@ def measure(name: str, make: Callable[[], None], spans: int) -> dict[str, float 
     return {"case": name, "us_per_span": round(cost, 3), "spans_per_s": round(1e6 / cost)}
 
 
-def main(spans: int) -> None:
-    """Print one JSON line for each case."""
-    for name, make in (("bare", _bare), ("5 attributes", _five), ("two cells", _long), ("failed", _failing)):
-        print(json.dumps(measure(name, make, spans)))
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print."""
+    chosen = options(__doc__).parse_args(argv)
+    cases = (("bare", _bare), ("5 attributes", _five), ("two cells", _long), ("failed", _failing))
+    found = [measure(name, make, 1_000 if chosen.quick else 20_000) for name, make in cases]
+    if chosen.json:
+        print(json.dumps(found))
+    else:
+        print(
+            table(
+                "From flight record to rows",
+                ["", "CPU µs per span", "spans per s"],
+                [list(case.values()) for case in found],
+            )
+        )
+    return 0
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
+    raise SystemExit(main())

@@ -6,7 +6,6 @@ Run: python tests/bench/bench_pipeline.py
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from side import cpu_s, median, receiver, table
+from side import cpu_s, median, options, receiver, table
 
 from aiobs.agent.selfstats import read_status
 
@@ -101,11 +100,9 @@ def _agent(runtime: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true")
-    options.add_argument("--json", action="store_true")
-    options.add_argument("--rate", type=int, default=10_000, help="spans per second")
-    chosen = options.parse_args(argv)
+    parser = options(__doc__)
+    parser.add_argument("--rate", type=int, default=10_000, help="spans per second")
+    chosen = parser.parse_args(argv)
     count, rounds = (2_000, 1) if chosen.quick else (60_000, 3)
     found: dict[str, list[tuple[float, float]]] = {"none": [], "aiobs": [], "otel": []}
     with receiver() as endpoint:

@@ -5,7 +5,6 @@ Run: python tests/bench/bench_start.py
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from side import median, table
+from side import median, options, table
 
 WORKER = """
 import sys, time
@@ -49,10 +48,8 @@ os._exit(0)
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true")
-    options.add_argument("--json", action="store_true")
-    chosen = options.parse_args(argv)
+    parser = options(__doc__)
+    chosen = parser.parse_args(argv)
     found: dict[str, list[list[float]]] = {"aiobs": [], "otel": []}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # A record that stays keeps the agent alive, so that init() meets one, as on a host with several ranks.

@@ -9,7 +9,6 @@ Run: python tests/bench/bench_step.py
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from side import median, receiver, table
+from side import median, options, receiver, table
 
 WORKER = """
 import json, sys, time
@@ -90,10 +89,8 @@ def one(width: int, steps: int, rounds: int, endpoint: str) -> list[list[float]]
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true")
-    options.add_argument("--json", action="store_true")
-    chosen = options.parse_args(argv)
+    parser = options(__doc__)
+    chosen = parser.parse_args(argv)
     rows = []
     with receiver() as endpoint:
         for size, width in list(WIDTHS.items())[: 1 if chosen.quick else None]:

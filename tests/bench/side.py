@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -49,6 +50,14 @@ def cpu_s(pid: int) -> float:
     """CPU seconds a running process has used, in user and kernel mode, of all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """What every benchmark takes: ``--quick`` for a run that only shows that it works, ``--json``."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few seconds, figures of no worth")
+    parser.add_argument("--json", action="store_true", help="a JSON document instead of a table")
+    return parser
 
 
 def median(values: Sequence[float]) -> float:

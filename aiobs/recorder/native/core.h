@@ -1,4 +1,4 @@
-/* The compiled core of the recorder's hot path: what its three files share.
+/* The compiled core of the recorder's hot path: what its files share.
  *
  * Everything here runs while holding the GIL, and no function calls into Python between reading the address of
  * the mapped file and its last write there. So no lock is needed, and a file swapped for scratch memory (closed,
@@ -38,7 +38,10 @@ enum {
     AREA_ENTRIES = (AREA_BYTES - HEAD_BYTES - COUNT_BYTES) / ENTRY_BYTES,
     NO_SLOT = 0xFFFF,
     KIND_SPAN = 1,
+    KIND_STEP = 4,
+    KIND_PART = 5,
     FLAG_IN_STEP = 4,
+    FLAG_SKIPPED = 32,
 };
 
 /* layout.HEAD */
@@ -162,6 +165,8 @@ CORE_HIDDEN void forget_shapes(void);
 /* Make the names of methods; 0, or -1 with an error. */
 CORE_HIDDEN int span_names(void);
 CORE_HIDDEN int steps_names(void);
+CORE_HIDDEN int step_names(void);
+CORE_HIDDEN int phase_names(void);
 CORE_HIDDEN PyObject *core_span(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names);
 
 #endif

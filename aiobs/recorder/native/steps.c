@@ -1,28 +1,5 @@
-/* Begin and end of a phase of a training step. Steps themselves are opened and closed by the Python class on top. */
-#include "core.h"
-
-/* An open phase: its entry, its start, and what OpenTelemetry held as current around it. */
-typedef struct {
-    uint16_t index;
-    uint64_t start;
-    PyObject *token;
-    int64_t own; /* what enter() gave for it */
-} Open;
-
-struct HotSteps {
-    PyObject_HEAD
-    char open;
-    uint64_t start_ns, step_start;
-    int64_t given; /* the token given last */
-    PyObject *token, *flight;
-    PyObject *memory;     /* a bytearray in place of an area of the flight record, or NULL */
-    Py_ssize_t area;
-    unsigned int count, begun;
-    Open *stack;
-    Py_ssize_t depth, room;
-    PyObject *route;      /* the route that `place` was computed for, NULL where it has to be computed */
-    Place place;          /* of spans begun in the innermost phase */
-};
+/* The steps of a thread as Python sees them, and begin and end of their phases. */
+#include "steps.h"
 
 /* Which steps belong to the thread whose Python state has this id (an operating system thread that comes back to
    Python from a foreign library has a new one each time). */
@@ -31,7 +8,7 @@ static __thread struct {
     HotSteps *steps;
 } here;
 
-static PyObject *name_begin, *name_prepare, *name_steps, *name_context;
+static PyObject *name_context;
 
 HotSteps *
 steps_here(void)
@@ -69,17 +46,6 @@ steps_place(HotSteps *steps, Place *place)
     return 1;
 }
 
-/* The step's memory, valid until Python runs; NULL where there is none (any more). */
-static inline char *
-area_of(HotSteps *self)
-{
-    if (self->memory != NULL) {
-        return PyByteArray_AS_STRING(self->memory);
-    }
-    Writer *writer = self->flight == NULL || self->area == 0 ? NULL : writer_of(self->flight);
-    return writer == NULL ? NULL : writer->base + self->area;
-}
-
 static int
 push(HotSteps *self, uint16_t index, uint64_t start, PyObject *token, int64_t own)
 {
@@ -98,21 +64,30 @@ push(HotSteps *self, uint16_t index, uint64_t start, PyObject *token, int64_t ow
     return 0;
 }
 
+int
+steps_look_outside(HotSteps *self)
+{
+    PyObject *foreign = STATE(foreign);
+    if (foreign == NULL || foreign == Py_None) {
+        return 0;
+    }
+    PyObject *seen = PyObject_CallNoArgs(foreign), *first = seen == NULL ? NULL : PySequence_GetItem(seen, 0);
+    Py_XDECREF(seen);
+    if (first == NULL) {
+        return -1;
+    }
+    Py_XSETREF(self->token, first);
+    return 0;
+}
+
 /* -- phases ---------------------------------------------------------------------------------------------- */
-/* Begins a phase; its token, -1 where it is not recorded, -2 with an error. */
-static int64_t
-enter(HotSteps *self, unsigned int phase, uint64_t start)
+int64_t
+steps_enter(HotSteps *self, unsigned int phase, uint64_t start)
 {
     if (!self->open || self->flight != STATE(flight)) {
-        PyObject *at = PyLong_FromUnsignedLongLong(start), *done = NULL;
-        if (at != NULL) {
-            done = PyObject_CallMethodObjArgs((PyObject *)self, name_begin, Py_None, at, NULL);
-            Py_DECREF(at);
-        }
-        if (done == NULL) {
+        if (step_begin(self, Py_None, start) < 0) {
             return -2;
         }
-        Py_DECREF(done);
         if (!self->open) {
             return -1;
         }
@@ -140,20 +115,11 @@ enter(HotSteps *self, unsigned int phase, uint64_t start)
     Py_CLEAR(self->route);
     self->start_ns = start;
     int64_t token = self->given;
-    PyObject *foreign = STATE(foreign);
-    if (foreign != NULL && foreign != Py_None) {
-        PyObject *seen = PyObject_CallNoArgs(foreign), *first = seen == NULL ? NULL : PySequence_GetItem(seen, 0);
-        Py_XDECREF(seen);
-        if (first == NULL) {
-            return -2;
-        }
-        Py_XSETREF(self->token, first);
-    }
-    return token;
+    return steps_look_outside(self) < 0 ? -2 : token;
 }
 
-static void
-leave(HotSteps *self, int64_t token, uint64_t end)
+void
+steps_leave(HotSteps *self, int64_t token, uint64_t end)
 {
     Py_ssize_t last = self->depth - 1;
     while (last >= 0 && self->stack[last].own != token) {
@@ -194,7 +160,7 @@ time_given(PyObject *const *args, Py_ssize_t count, Py_ssize_t which, PyObject *
 }
 
 static PyObject *
-steps_enter(HotSteps *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+enter(HotSteps *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     uint64_t start;
     if (wiring.state == NULL || time_given(args, count, 1, names, "start_ns", &start) < 0) {
@@ -204,12 +170,12 @@ steps_enter(HotSteps *self, PyObject *const *args, Py_ssize_t count, PyObject *n
     if (phase == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    int64_t token = enter(self, (unsigned int)phase, start);
+    int64_t token = steps_enter(self, (unsigned int)phase, start);
     return token == -2 ? NULL : PyLong_FromLongLong(token);
 }
 
 static PyObject *
-steps_leave(HotSteps *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+leave(HotSteps *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     uint64_t end;
     if (time_given(args, count, 1, names, "end_ns", &end) < 0) {
@@ -219,7 +185,7 @@ steps_leave(HotSteps *self, PyObject *const *args, Py_ssize_t count, PyObject *n
     if (token == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    leave(self, token, end);
+    steps_leave(self, token, end);
     Py_RETURN_NONE;
 }
 
@@ -232,8 +198,8 @@ steps_adopt(HotSteps *self, PyObject *Py_UNUSED(none))
 }
 
 /* -- what the Python class on top sees ------------------------------------------------------------------- */
-static void
-drop_stack(HotSteps *self)
+void
+steps_drop_stack(HotSteps *self)
 {
     while (self->depth > 0) {
         PyObject *token = self->stack[--self->depth].token;
@@ -264,7 +230,7 @@ set_stack(HotSteps *self, PyObject *value, void *Py_UNUSED(closure))
         PyErr_SetString(PyExc_TypeError, "_stack: a list of (index, start, token, own)");
         return -1;
     }
-    drop_stack(self);
+    steps_drop_stack(self);
     Py_CLEAR(self->route);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(value); i++) {
         int index;
@@ -330,11 +296,34 @@ set_spare(HotSteps *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
+static PyObject *
+get_attributes(HotSteps *self, void *Py_UNUSED(closure))
+{
+    if (self->attributes == NULL) {
+        self->attributes = PyDict_New();
+    }
+    Py_XINCREF(self->attributes);
+    return self->attributes;
+}
+
+static int
+set_attributes(HotSteps *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL || !PyDict_CheckExact(value)) {
+        PyErr_SetString(PyExc_TypeError, "_attributes: a dict");
+        return -1;
+    }
+    Py_INCREF(value);
+    Py_XSETREF(self->attributes, value);
+    return 0;
+}
+
 static PyGetSetDef steps_fields[] = {
     {"_stack", (getter)get_stack, (setter)set_stack, NULL, NULL},
     {"token", (getter)get_token, (setter)set_token, NULL, NULL},
     {"_flight", (getter)get_flight, (setter)set_flight, NULL, NULL},
     {"_spare", (getter)get_spare, (setter)set_spare, NULL, NULL},
+    {"_attributes", (getter)get_attributes, (setter)set_attributes, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -346,16 +335,31 @@ static PyMemberDef steps_members[] = {
     {"_area", T_PYSSIZET, offsetof(HotSteps, area), 0, NULL},
     {"_count", T_UINT, offsetof(HotSteps, count), 0, NULL},
     {"_begun", T_UINT, offsetof(HotSteps, begun), 0, NULL},
+    {"_marked", T_UINT, offsetof(HotSteps, marked), 0, NULL},
+    {"_serial", T_ULONGLONG, offsetof(HotSteps, serial), 0, NULL},
+    {"_context", T_OBJECT, offsetof(HotSteps, context), 0, NULL},
+    {"number", T_ULONGLONG, offsetof(HotSteps, number), 0, NULL},
+    {"provisional_end_ns", T_ULONGLONG, offsetof(HotSteps, provisional_end), 0, NULL},
+    {"explicit", T_BOOL, offsetof(HotSteps, explicit), 0, NULL},
+    {"claimed", T_BOOL, offsetof(HotSteps, claimed), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyMethodDef steps_methods[] = {
-    {"enter", (PyCFunction)(void (*)(void))steps_enter, METH_FASTCALL | METH_KEYWORDS,
+    {"enter", (PyCFunction)(void (*)(void))enter, METH_FASTCALL | METH_KEYWORDS,
      "enter($self, phase, start_ns=None)\n--\n\nBegin a phase (id from ``phase_id``); opens a step where none is open. "
      "Returns a token for `leave`."},
-    {"leave", (PyCFunction)(void (*)(void))steps_leave, METH_FASTCALL | METH_KEYWORDS,
+    {"leave", (PyCFunction)(void (*)(void))leave, METH_FASTCALL | METH_KEYWORDS,
      "leave($self, token, end_ns=None)\n--\n\nEnd the phase that `enter` gave this token for, now or at `end_ns`; a "
      "token of an earlier step is ignored."},
+    {"begin", (PyCFunction)(void (*)(void))step_begin_called, METH_FASTCALL | METH_KEYWORDS,
+     "begin($self, number=None, start_ns=None)\n--\n\nBegin a step; an open one is closed first."},
+    {"mark_end", (PyCFunction)(void (*)(void))step_mark_end_called, METH_FASTCALL | METH_KEYWORDS,
+     "mark_end($self, at_ns=None)\n--\n\nAn optimizer step has just ended: the step may be over here, or go on with "
+     "another optimizer."},
+    {"close", (PyCFunction)(void (*)(void))step_close_called, METH_FASTCALL | METH_KEYWORDS,
+     "close($self, at_ns=None, *, skipped=False)\n--\n\nEnd the step at `at_ns`, else at the provisional end, else now; "
+     "write its record."},
     {"_adopt", (PyCFunction)steps_adopt, METH_NOARGS, "Be the steps of the calling thread."},
     {NULL, NULL, 0, NULL},
 };
@@ -366,6 +370,8 @@ steps_traverse(HotSteps *self, visitproc visit, void *arg)
     Py_VISIT(self->token);
     Py_VISIT(self->flight);
     Py_VISIT(self->route);
+    Py_VISIT(self->attributes);
+    Py_VISIT(self->context);
     for (Py_ssize_t i = 0; i < self->depth; i++) {
         Py_VISIT(self->stack[i].token);
     }
@@ -375,10 +381,12 @@ steps_traverse(HotSteps *self, visitproc visit, void *arg)
 static int
 steps_clear(HotSteps *self)
 {
-    drop_stack(self);
+    steps_drop_stack(self);
     Py_CLEAR(self->token);
     Py_CLEAR(self->flight);
     Py_CLEAR(self->route);
+    Py_CLEAR(self->attributes);
+    Py_CLEAR(self->context);
     return 0;
 }
 
@@ -410,180 +418,8 @@ PyTypeObject HotStepsType = {
     .tp_getset = steps_fields,
 };
 
-/* -- a phase as a context manager ------------------------------------------------------------------------ */
-typedef struct {
-    HotSteps *steps; /* NULL where it was not recorded */
-    int64_t token;
-    unsigned long thread;
-} Entered;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *name;
-    unsigned int id;
-    long long generation;
-    Entered *entered;
-    Py_ssize_t depth, room;
-} HotPhase;
-
-static int
-note_entered(HotPhase *self, HotSteps *steps, int64_t token)
-{
-    if (self->depth == self->room) {
-        Py_ssize_t room = self->room ? 2 * self->room : 4;
-        Entered *grown = PyMem_Realloc(self->entered, (size_t)room * sizeof(Entered));
-        if (grown == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        self->entered = grown;
-        self->room = room;
-    }
-    Py_XINCREF(steps);
-    self->entered[self->depth++] = (Entered){steps, token, PyThread_get_thread_ident()};
-    return 0;
-}
-
-/* Begins the phase; 0, or -1 with an error. `steps` is a new reference, NULL where nothing is recorded. */
-static int
-phase_begin(HotPhase *self, HotSteps **steps, int64_t *token)
-{
-    if (wiring.state == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a phase before wire()");
-        return -1;
-    }
-    PyObject *generation = STATE(generation);
-    long long now = generation == NULL ? -1 : PyLong_AsLongLong(generation);
-    if (self->generation != now) {
-        PyObject *done = PyObject_CallMethodNoArgs((PyObject *)self, name_prepare);
-        if (done == NULL) {
-            return -1;
-        }
-        Py_DECREF(done);
-    }
-    if (self->id == 0) {
-        return 0;
-    }
-    HotSteps *found = steps_here();
-    Py_XINCREF(found);
-    if (found == NULL) {
-        found = (HotSteps *)PyObject_CallMethodNoArgs((PyObject *)self, name_steps);
-        if (found == NULL) {
-            return -1;
-        }
-        if (!PyObject_TypeCheck((PyObject *)found, &HotStepsType)) {
-            Py_DECREF(found);
-            PyErr_SetString(PyExc_TypeError, "_steps(): steps are wanted");
-            return -1;
-        }
-    }
-    *steps = found;
-    *token = enter(found, self->id, now_ns());
-    return *token == -2 ? -1 : 0;
-}
-
-static PyObject *
-phase_enter(HotPhase *self, PyObject *Py_UNUSED(none))
-{
-    HotSteps *steps = NULL;
-    int64_t token = -1;
-    if (phase_begin(self, &steps, &token) < 0 && swallow_fault("recorder.phase.begin") < 0) {
-        Py_XDECREF(steps);
-        return NULL;
-    }
-    int failed = note_entered(self, steps, token);
-    Py_XDECREF(steps);
-    if (failed) {
-        return NULL;
-    }
-    Py_INCREF(self);
-    return (PyObject *)self;
-}
-
-static PyObject *
-phase_exit(HotPhase *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(count))
-{
-    uint64_t end = now_ns();
-    unsigned long thread = PyThread_get_thread_ident();
-    for (Py_ssize_t i = self->depth - 1; i >= 0; i--) {
-        Entered found = self->entered[i];
-        if (found.thread == thread) { /* another thread may be inside the same phase */
-            self->depth--;
-            memmove(&self->entered[i], &self->entered[i + 1], (size_t)(self->depth - i) * sizeof(Entered));
-            if (found.steps != NULL) {
-                leave(found.steps, found.token, end);
-                Py_DECREF(found.steps);
-            }
-            break;
-        }
-    }
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef phase_methods[] = {
-    {"__enter__", (PyCFunction)phase_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)(void (*)(void))phase_exit, METH_FASTCALL, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef phase_members[] = {
-    {"name", T_OBJECT_EX, offsetof(HotPhase, name), 0, NULL},
-    {"_id", T_UINT, offsetof(HotPhase, id), 0, NULL},
-    {"_generation", T_LONGLONG, offsetof(HotPhase, generation), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static int
-phase_traverse(HotPhase *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->name);
-    for (Py_ssize_t i = 0; i < self->depth; i++) {
-        Py_VISIT(self->entered[i].steps);
-    }
-    return 0;
-}
-
-static int
-phase_clear(HotPhase *self)
-{
-    Py_CLEAR(self->name);
-    while (self->depth > 0) {
-        HotSteps *steps = self->entered[--self->depth].steps;
-        Py_XDECREF(steps);
-    }
-    return 0;
-}
-
-static void
-phase_dealloc(HotPhase *self)
-{
-    PyObject_GC_UnTrack(self);
-    phase_clear(self);
-    PyMem_Free(self->entered);
-    Py_TYPE(self)->tp_free(self);
-}
-
-PyTypeObject HotPhaseType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "aiobs.recorder._core.HotPhase",
-    .tp_doc = "A phase as a context manager; aiobs.recorder.phases.HotPhase, compiled.",
-    .tp_basicsize = sizeof(HotPhase),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
-    .tp_new = PyType_GenericNew,
-    .tp_traverse = (traverseproc)phase_traverse,
-    .tp_clear = (inquiry)phase_clear,
-    .tp_dealloc = (destructor)phase_dealloc,
-    .tp_methods = phase_methods,
-    .tp_members = phase_members,
-};
-
 int
 steps_names(void)
 {
-    return (name_begin = PyUnicode_InternFromString("begin")) != NULL &&
-                   (name_prepare = PyUnicode_InternFromString("_prepare")) != NULL &&
-                   (name_steps = PyUnicode_InternFromString("_steps")) != NULL &&
-                   (name_context = PyUnicode_InternFromString("context")) != NULL
-               ? 0
-               : -1;
+    return (name_context = PyUnicode_InternFromString("context")) != NULL ? 0 : -1;
 }
