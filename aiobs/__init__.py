@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` would cost every Python under `aiobs run` more than all the rest of aiobs.activation
     from typing import Any
 
+    from aiobs.children import child_environment
     from aiobs.errors import AiobsError, ExportError, NotEnabledError, PatchError, RecordError, SettingError
     from aiobs.face import phase, step
     from aiobs.identity import VERSION as __version__
@@ -29,6 +30,7 @@ _HOMES = {
     "RecordError": "aiobs.errors",
     "SettingError": "aiobs.errors",
     "Span": "aiobs.recorder.spans",
+    "child_environment": "aiobs.children",
     "current": "aiobs.recorder.around",
     "event": "aiobs.recorder.verbs",
     "init": "aiobs.runtime",
@@ -50,6 +52,7 @@ __all__ = [
     "SettingError",
     "Span",
     "__version__",
+    "child_environment",
     "current",
     "event",
     "init",

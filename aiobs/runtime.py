@@ -69,7 +69,7 @@ def _start(settings: Settings) -> None:
         _closing.append(recorder.stop)
         atexit.register(shutdown)
         _closing.append(lambda: atexit.unregister(shutdown))
-        for part in (_open_run, _open_process, _agent, _bridge, _patches):
+        for part in (_open_run, _open_process, _agent, _bridge, _children, _patches):
             try:
                 part(settings)
             except Exception as error:
@@ -158,6 +158,13 @@ def _bridge(settings: Settings) -> None:
 
     otel.install(settings)
     _closing.append(otel.remove)
+
+
+def _children(settings: Settings) -> None:
+    from aiobs import children
+
+    children.install(settings)
+    _closing.append(children.remove)
 
 
 def _patches(settings: Settings) -> None:

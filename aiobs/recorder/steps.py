@@ -21,7 +21,6 @@ from aiobs.recorder.hot import thread
 from aiobs.recorder.phases import HotPhase, HotSteps
 from aiobs.recorder.schema import json_bytes, phase_id, plain
 from aiobs.recorder.state import on_new_flight, state, wake
-from aiobs.telemetry import Route
 
 _entry = at.STEP_ENTRY.pack_into
 _count = at.STEP_COUNT.pack_into

@@ -14,6 +14,7 @@ FACE = [
     "SettingError",
     "Span",
     "__version__",
+    "child_environment",
     "current",
     "event",
     "init",
