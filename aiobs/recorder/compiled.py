@@ -12,7 +12,9 @@ from typing import Any
 
 from aiobs.recorder import layout as at
 
-_LAYOUT = (at.VERSION, at.CONTROL, at.HEAD_BYTES, at.CELL_BYTES, at.AREA_ENTRIES, at.STEP_ENTRY.size)
+_FACE_VERSION = 2
+"""What this side relies on in the core; see ``native/core.h``."""
+_LAYOUT = (_FACE_VERSION, at.VERSION, at.CONTROL, at.HEAD_BYTES, at.CELL_BYTES, at.AREA_ENTRIES, at.STEP_ENTRY.size)
 
 
 def _load() -> Any:

@@ -356,7 +356,7 @@ PyInit__core(void)
             return NULL;
         }
     }
-    PyObject *layout = Py_BuildValue("(iiiiii)", FORMAT_VERSION, CONTROL_AT, HEAD_BYTES, CELL_BYTES, AREA_ENTRIES, ENTRY_BYTES);
+    PyObject *layout = Py_BuildValue("(iiiiiii)", FACE_VERSION, FORMAT_VERSION, CONTROL_AT, HEAD_BYTES, CELL_BYTES, AREA_ENTRIES, ENTRY_BYTES);
     if (layout == NULL || PyModule_AddObjectRef(module, "LAYOUT", layout) < 0) {
         Py_XDECREF(layout);
         Py_DECREF(module);
