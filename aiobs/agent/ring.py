@@ -164,13 +164,23 @@ class Ring:
         return 0
 
     def spans(self) -> set[int]:
-        """Span ids of the records of kind SPAN that the ring holds, read or not."""
+        """Span ids of the complete records of kind SPAN before `position` that the ring still holds.
+
+        A writer killed in the middle of a record has left its kind and span there, under the seq of a lap ago: such a
+        span has not ended. So a cell counts only under the seq it must have, and the oldest, which may be in the
+        middle of being overwritten, do not count at all.
+        """
         found: set[int] = set()
+        last, room = self.position - 1, self._cells - layout.LAP_MARGIN
         for first in range(0, self._cells, CHUNK):
             raw = self._copy(first, min(CHUNK, self._cells - first))
             kinds = raw[:: layout.CELL_BYTES]
-            spans = memoryview(raw).cast("Q")[_SPAN::_WORDS].tolist()
-            found.update(span for kind, span in zip(kinds, spans) if kind == layout.SPAN)  # noqa: B905
+            words = memoryview(raw).cast("Q")
+            spans, seqs = words[_SPAN::_WORDS].tolist(), words[_SEQ::_WORDS].tolist()
+            for i, kind in enumerate(kinds):
+                age = (last - first - i) % self._cells
+                if kind == layout.SPAN and age < room and seqs[i] == last - age + 1:
+                    found.add(spans[i])
         return found
 
     # -- holes ---------------------------------------------------------------------------------------------

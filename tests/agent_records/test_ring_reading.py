@@ -272,3 +272,25 @@ def test_reading_in_the_writers_process_leaves_its_lock_alone(recorded: Any) -> 
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("lapped", [False, True])
+def test_a_span_whose_record_was_half_written_comes_truncated(recorded: Any, lapped: bool) -> None:
+    """The writer died between the first and the last byte of the record: all but the seq is there."""
+    reader = recorded.run(f"""
+        start()
+        from aiobs.recorder import layout
+        from aiobs.recorder.state import state
+        for _ in range({600 if lapped else 3}):
+            with recorder.span("before"):
+                pass
+        span = recorder.start_span("cut off")
+        flight = state.flight
+        cell = flight.ring_at + flight.next_seq() % flight.cells * layout.CELL_BYTES
+        slot = next(i for i in range(layout.SLOTS_AT, layout.AREAS_AT, layout.CELL_BYTES)
+                    if int.from_bytes(flight.mm[i + 24 : i + 32], "little") == span.id)
+        flight.mm[cell : cell + layout.HEAD_END] = flight.mm[slot : slot + layout.HEAD_END]
+        kill()
+    """, RING=str(512 * layout.CELL_BYTES))  # fmt: skip
+    told = recorded.told(reader)
+    assert told.attributes(told.one("cut off"))["aiobs.truncated"] is True
