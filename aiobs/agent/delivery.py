@@ -106,11 +106,12 @@ class Delivery:
         finally:
             self.in_flight = 0
             self.busy_s += time.monotonic() - began
-        self._lane.remove(entry)
+        # Counted before the file goes: whoever sees the spool empty finds it all in the figures.
         self.exported[body.signal] += body.items - receipt.rejected
         self.last_error = receipt.message
         if receipt.rejected:
             self.dropped[PARTLY] += receipt.rejected
+        self._lane.remove(entry)
         if receipt.message:
             say_once(f"delivery:{self._name}:partly", "aiobs: %s: the receiver refused %d items: %s", self._name, receipt.rejected, receipt.message)  # fmt: skip
         self._wake()
@@ -123,8 +124,8 @@ class Delivery:
             say_once(f"delivery:{self._name}", "aiobs: %s: %s; kept in the spool and tried again", self._name, error)
 
     def _drop(self, entry: Entry, reason: str) -> None:
-        self._lane.remove(entry)
         self.dropped[reason] += entry.items
+        self._lane.remove(entry)
         self._wake()
 
     def hurry(self) -> None:

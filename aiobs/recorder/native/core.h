@@ -26,9 +26,9 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 
 enum {
-/* What the Python side relies on in this module; counted up, there and in compiled.py, when that changes. A core that
- * an older source tree left behind is then passed over. */
-#define FACE_VERSION 2
+    /* What the Python side relies on in this module; counted up, there and in compiled.py, when that changes. A core
+     * that an older source tree left behind is then passed over. */
+    FACE_VERSION = 2,
     FORMAT_VERSION = 1,
     CONTROL_AT = 64,
     CONTROL_OFF = 1,
