@@ -28,6 +28,7 @@ from aiobs.agent.process import Process
 from aiobs.agent.rank_steps import RankSteps
 from aiobs.agent.reader import FlightReader
 from aiobs.agent.rendezvous import Rendezvous
+from aiobs.agent.step_metrics import show_step
 from aiobs.agent.steps import CROWD, Step, step_rows
 from aiobs.clock import monotonic_ns
 from aiobs.errors import RecordError
@@ -217,7 +218,7 @@ class Assembler:
         offset = process.offset
         process.rows += step_rows(step, route, offset, partial=partial, whole=whole)
         if not step.truncated:
-            process.metrics.show_step(step, step.end + offset)
+            show_step(process.metrics, step, step.end + offset)
 
     def _host_ranks(self, route: Route) -> set[str]:
         prefix = f"{route.attempt}/"

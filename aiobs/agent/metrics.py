@@ -1,153 +1,132 @@
-"""Metrics of one process, aggregated from its records: cumulative, bounded, with exemplars."""
+"""Metrics of one source (a process, the host): cumulative, bounded, with exemplars."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aiobs import names
-from aiobs.agent.steps import Step
+from aiobs.agent.instruments import INSTRUMENTS, LOGGED, SECONDS
 from aiobs.telemetry import Exemplar, HistogramPoint, Metric, Point
 
-BOUNDS_S: Final = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
-)  # fmt: skip
-"""Bucket bounds of every duration, seconds."""
 SERIES_LIMIT: Final = 200
-"""Attribute sets of one metric, and gauges of one process; more share one that is marked as the overflow."""
-OVERFLOW: Final = {"otel.metric.overflow": True}
+"""Attribute sets of one metric, and names of logged scalars; more share one that is marked as the overflow."""
 
-INSTRUMENTS: Final[dict[str, tuple[str, str, str]]] = {
-    names.TRAIN_STEP_DURATION: ("histogram", "s", "Duration of a training step."),
-    names.TRAIN_PHASE_DURATION: ("histogram", "s", "Time of a training step spent in one phase."),
-    names.DATA_WAIT_DURATION: ("histogram", "s", "One wait for the data loader."),
-    names.CHECKPOINT_DURATION: ("histogram", "s", "Duration of saving or loading a checkpoint."),
-    names.TRAIN_STEPS: ("sum", "{step}", "Training steps finished."),
-    names.TRAIN_STEPS_SKIPPED: ("sum", "{step}", "Training steps whose optimizer step was skipped."),
-}
-"""Kind, unit and description by name."""
+Attributes = tuple[tuple[str, Any], ...]
+"""Keys and values of a point, in an order that is always the same for one metric."""
+Key = tuple[str, Attributes]
+"""Metric name and attributes."""
+
+OVERFLOW: Final[Attributes] = (("otel.metric.overflow", True),)
 
 
 @dataclass(slots=True)
 class Histogram:
-    """An explicit-bucket histogram over BOUNDS_S; one exemplar a bucket, the newest."""
+    """An explicit-bucket histogram; one exemplar a bucket, the newest."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    bounds: tuple[float, ...] = SECONDS
+    counts: list[int] = field(default_factory=list)
     sum: float = 0.0
     min: float = float("inf")
     max: float = float("-inf")
     exemplars: dict[int, Exemplar] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.counts:
+            self.counts = [0] * (len(self.bounds) + 1)
+
     def observe(self, value: float) -> None:
         """Count `value` in."""
-        self.counts[bisect_left(BOUNDS_S, value)] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
         self.min = min(self.min, value)
         self.max = max(self.max, value)
 
     def exemplify(self, exemplar: Exemplar) -> None:
         """Point from the exemplar's bucket to its span."""
-        self.exemplars[bisect_left(BOUNDS_S, exemplar.value)] = exemplar
+        self.exemplars[bisect_left(self.bounds, exemplar.value)] = exemplar
 
 
-Key = tuple[str, str, Any]
-"""Metric name, attribute key and value ("" for none)."""
-
-
-class ProcessMetrics:
-    """The metrics of one process. `start_ns`: when it began, Unix ns."""
+class Metrics:
+    """The metrics of one source. `start_ns`: when it began, Unix ns. Kinds, units and buckets are those of
+    :mod:`aiobs.agent.instruments`."""
 
     def __init__(self, start_ns: int) -> None:
         self.start_ns = start_ns
         self.changed = False
         self._histograms: dict[Key, Histogram] = {}
-        self._sums: dict[Key, int] = {}
-        self._gauges: dict[str, tuple[int, float]] = {}
+        self._sums: dict[Key, float] = {}
+        self._levels: dict[Key, tuple[int, float]] = {}
         self._series: dict[str, int] = {}
 
-    def _key(self, name: str, attribute: str, value: Any, known: Mapping[Key, Any]) -> Key:
-        key = (name, attribute, value)
+    def _key(self, name: str, attributes: Attributes, known: Container[Key]) -> Key:
+        key = name, attributes
         if key not in known:
-            if self._series.get(name, 0) >= SERIES_LIMIT:
-                return name, *next(iter(OVERFLOW.items()))
-            self._series[name] = self._series.get(name, 0) + 1
+            counted = name if name in INSTRUMENTS else ""
+            if self._series.get(counted, 0) >= SERIES_LIMIT:
+                return name, OVERFLOW
+            self._series[counted] = self._series.get(counted, 0) + 1
         return key
 
-    def _histogram(self, name: str, attribute: str = "", value: Any = "") -> Histogram:
-        key = self._key(name, attribute, value, self._histograms)
+    def _histogram(self, name: str, attributes: Attributes) -> Histogram:
+        key = self._key(name, attributes, self._histograms)
         found = self._histograms.get(key)
         if found is None:
-            found = self._histograms[key] = Histogram()
+            found = self._histograms[key] = Histogram(INSTRUMENTS[name].bounds)
         return found
 
-    def observe(self, name: str, seconds: float, attribute: str = "", value: Any = "") -> None:
-        """Count a duration in, with at most one attribute."""
+    def observe(self, name: str, value: float, attributes: Attributes = ()) -> None:
+        """Count a value into a histogram."""
         self.changed = True
-        self._histogram(name, attribute, value).observe(seconds)
+        self._histogram(name, attributes).observe(value)
 
-    def exemplify(self, name: str, exemplar: Exemplar, attribute: str = "", value: Any = "") -> None:
-        """Point from a duration that was counted in to the span that shows it."""
+    def exemplify(self, name: str, exemplar: Exemplar, attributes: Attributes = ()) -> None:
+        """Point from a value that was counted in to the span that shows it."""
         self.changed = True
-        self._histogram(name, attribute, value).exemplify(exemplar)
+        self._histogram(name, attributes).exemplify(exemplar)
 
-    def add(self, name: str, amount: int = 1) -> None:
-        """Add to a counter."""
+    def add(self, name: str, amount: float = 1, attributes: Attributes = ()) -> None:
+        """Add to a sum."""
         self.changed = True
-        self._sums[name, "", ""] = self._sums.get((name, "", ""), 0) + amount
+        key = self._key(name, attributes, self._sums)
+        self._sums[key] = self._sums.get(key, 0) + amount
 
-    def set(self, name: str, value: float, time_ns: int) -> None:
-        """Set a gauge, `time_ns` in Unix ns."""
-        if name in self._gauges or len(self._gauges) < SERIES_LIMIT:
+    def set(self, name: str, value: float, time_ns: int, attributes: Attributes = ()) -> None:
+        """Set what was read elsewhere: a level, or a counter's total; `time_ns` in Unix ns.
+
+        Beyond SERIES_LIMIT attribute sets it is left out: levels of several sources have no common value.
+        """
+        key = self._key(name, attributes, self._levels)
+        if key[1] is not OVERFLOW:
             self.changed = True
-            self._gauges[name] = (time_ns, value)
+            self._levels[key] = time_ns, value
 
-    # -- steps ---------------------------------------------------------------------------------------------
-    def see_step(self, step: Step) -> None:
-        """Count a finished step in, kept or not."""
-        self.observe(names.TRAIN_STEP_DURATION, step.seconds)
-        for name, seconds in step.totals().items():
-            self.observe(names.TRAIN_PHASE_DURATION, seconds, names.PHASE, name)
-        for phase in step.phases:
-            if phase.name == names.PHASE_DATA:
-                self.observe(names.DATA_WAIT_DURATION, phase.seconds)
-        self.add(names.TRAIN_STEPS)
-        if step.skipped:
-            self.add(names.TRAIN_STEPS_SKIPPED)
-
-    def show_step(self, step: Step, time_ns: int) -> None:
-        """Point to a step that is exported."""
-        self.exemplify(names.TRAIN_STEP_DURATION, Exemplar(step.seconds, time_ns, step.trace, step.span))
-        for name, seconds in step.totals().items():
-            exemplar = Exemplar(seconds, time_ns, step.trace, step.span)
-            self.exemplify(names.TRAIN_PHASE_DURATION, exemplar, names.PHASE, name)
+    def drop(self, name: str, attributes: Attributes = ()) -> None:
+        """Forget a level whose source is gone."""
+        if self._levels.pop((name, attributes), None) is not None:
+            self._series[name if name in INSTRUMENTS else ""] -= 1
 
     # -- out -----------------------------------------------------------------------------------------------
     def collect(self, now_ns: int) -> list[Metric]:
         """Everything so far, as of `now_ns` (Unix ns)."""
         self.changed = False
         found: dict[str, Metric] = {}
-        for (name, key, value), histogram in self._histograms.items():
-            if not any(histogram.counts):
-                continue
-            attributes = {key: value} if key else {}
-            point = HistogramPoint(
-                attributes, self.start_ns, now_ns, sum(histogram.counts), histogram.sum, histogram.min, histogram.max,
-                BOUNDS_S, list(histogram.counts), list(histogram.exemplars.values()),
-            )  # fmt: skip
-            _metric(found, name).points.append(point)  # type: ignore[arg-type]
-        for (name, key, value), number in self._sums.items():
-            attributes = {key: value} if key else {}
-            _metric(found, name).points.append(Point(attributes, self.start_ns, now_ns, number))  # type: ignore[arg-type]
-        for name, (time_ns, level) in self._gauges.items():
-            found[name] = Metric(
-                name, "1", "Logged by the program.", "gauge", [Point({}, self.start_ns, time_ns, level)]
-            )
+        for (name, attributes), it in self._histograms.items():
+            if any(it.counts):
+                point = HistogramPoint(
+                    dict(attributes), self.start_ns, now_ns, sum(it.counts), it.sum, it.min, it.max, it.bounds,
+                    list(it.counts), list(it.exemplars.values()),
+                )  # fmt: skip
+                _metric(found, name).points.append(point)  # type: ignore[arg-type]
+        for (name, attributes), number in self._sums.items():
+            _metric(found, name).points.append(Point(dict(attributes), self.start_ns, now_ns, number))  # type: ignore[arg-type]
+        for (name, attributes), (time_ns, level) in self._levels.items():
+            _metric(found, name).points.append(Point(dict(attributes), self.start_ns, time_ns, level))  # type: ignore[arg-type]
         return list(found.values())
 
     def snapshot(self) -> dict[str, Any]:
-        """JSON-able state; exemplars are left out, later steps bring new ones."""
+        """JSON-able state; exemplars are left out, later spans bring new ones."""
         return {
             "start": self.start_ns,
             "changed": self.changed,
@@ -155,26 +134,32 @@ class ProcessMetrics:
                 [*key, h.counts, h.sum, h.min, h.max] for key, h in self._histograms.items() if any(h.counts)
             ],
             "sums": [[*key, number] for key, number in self._sums.items()],
-            "gauges": [[name, *level] for name, level in self._gauges.items()],
+            "levels": [[*key, *level] for key, level in self._levels.items()],
         }
 
     @classmethod
-    def restored(cls, state: dict[str, Any]) -> ProcessMetrics:
-        """What `snapshot` was taken of."""
+    def restored(cls, state: dict[str, Any]) -> Metrics:
+        """What `snapshot` was taken of. A histogram whose buckets were others begins anew."""
         found = cls(state["start"])
-        for name, attribute, value, counts, total, low, high in state["histograms"]:
-            key = found._key(name, attribute, value, found._histograms)
-            found._histograms[key] = Histogram(counts, total, low, high)
-        for name, attribute, value, number in state["sums"]:
-            found._sums[name, attribute, value] = number
-        for name, time_ns, level in state["gauges"]:
-            found._gauges[name] = (time_ns, level)
+        for name, attributes, counts, total, low, high in state["histograms"]:
+            bounds = INSTRUMENTS[name].bounds
+            if len(counts) == len(bounds) + 1:
+                found._histograms[found._kept(name, attributes, found._histograms)] = Histogram(
+                    bounds, counts, total, low, high
+                )
+        for name, attributes, number in state["sums"]:
+            found._sums[found._kept(name, attributes, found._sums)] = number
+        for name, attributes, time_ns, level in state["levels"]:
+            found._levels[found._kept(name, attributes, found._levels)] = time_ns, level
         found.changed = state["changed"]
         return found
+
+    def _kept(self, name: str, attributes: list[list[Any]], known: Container[Key]) -> Key:
+        return self._key(name, tuple((key, value) for key, value in attributes), known)
 
 
 def _metric(found: dict[str, Metric], name: str) -> Metric:
     if name not in found:
-        kind, unit, description = INSTRUMENTS[name]
-        found[name] = Metric(name, unit, description, kind, [])
+        it = INSTRUMENTS.get(name, LOGGED)
+        found[name] = Metric(name, it.unit, it.description, it.kind, [])
     return found[name]

@@ -10,7 +10,7 @@ from aiobs.agent.decode import ENTRANCES, Decoder, Found
 from aiobs.agent.exits import Exit
 from aiobs.agent.frozen import freeze_row, thaw_row
 from aiobs.agent.keep import LAST
-from aiobs.agent.metrics import ProcessMetrics
+from aiobs.agent.metrics import Metrics
 from aiobs.agent.openings import OpenStep, exit_attributes, open_step, split_at_death
 from aiobs.agent.rank_steps import Host, RankSteps
 from aiobs.agent.reader import FlightReader
@@ -46,7 +46,7 @@ class Process:
         self.ended = False
         self.offset = reader.wall_offset
         self._decoder = Decoder(reader.table, reader.wall_offset, reader.pid, {names.SPAN_PROCESS, *_CHECKPOINTS})
-        self.metrics = ProcessMetrics(reader.created_ns + reader.wall_offset)
+        self.metrics = Metrics(reader.created_ns + reader.wall_offset)
         self.steps = RankSteps(key, reader.route, self.metrics, host)
         self._host = host
         self._unfinished = Unfinished()
@@ -127,10 +127,11 @@ class Process:
 
     def _checkpoint(self, found: Found, operation: str, *, shown: bool) -> None:
         seconds = (found.end - found.start) / 1e9
-        self.metrics.observe(names.CHECKPOINT_DURATION, seconds, names.CHECKPOINT_OPERATION, operation)
+        attributes = ((names.CHECKPOINT_OPERATION, operation),)
+        self.metrics.observe(names.CHECKPOINT_DURATION, seconds, attributes)
         if shown:
             exemplar = Exemplar(seconds, found.end + self.offset, found.trace, found.span)
-            self.metrics.exemplify(names.CHECKPOINT_DURATION, exemplar, names.CHECKPOINT_OPERATION, operation)
+            self.metrics.exemplify(names.CHECKPOINT_DURATION, exemplar, attributes)
 
     def _event(self, found: Found) -> None:
         event = SpanEvent(found.shape.name, found.start + self.offset, found.all_attributes())
@@ -284,7 +285,7 @@ class Process:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `snapshot` gave."""
-        self.metrics = self.steps.metrics = ProcessMetrics.restored(state["metrics"])
+        self.metrics = self.steps.metrics = Metrics.restored(state["metrics"])
         self.steps.restore(state["steps"], monotonic_ns())
         self._unfinished.restore(state["unfinished"])
         self._announcer.restore(state["announced"])

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from aiobs.agent.frozen import freeze_event, freeze_row, freeze_step, thaw_event, thaw_row, thaw_step
 from aiobs.agent.keep import FAILED, LOCAL, REQUESTED, SLOW, SlowRule, Wanted, rule
-from aiobs.agent.metrics import ProcessMetrics
+from aiobs.agent.metrics import Metrics
+from aiobs.agent.step_metrics import see_step
 from aiobs.agent.steps import Step, late_row, span_budget
 from aiobs.telemetry import Route, Row, SpanEvent
 
@@ -53,7 +54,7 @@ class RankSteps:
         counted: it has taken steps.
     """
 
-    def __init__(self, key: str, route: Route, metrics: ProcessMetrics, host: Host) -> None:
+    def __init__(self, key: str, route: Route, metrics: Metrics, host: Host) -> None:
         self.key = key
         self.route = route
         self.metrics = metrics
@@ -154,7 +155,7 @@ class RankSteps:
         for number in [number for number in self._scalars if number < step.number]:
             del self._scalars[number]
         if finished:
-            self.metrics.see_step(step)
+            see_step(self.metrics, step)
             if self._slow.see(step.end - step.start, self.route.keep_slow_ratio) and not step.reason:
                 step.reason = SLOW
         self._said[step.said_trace] = step

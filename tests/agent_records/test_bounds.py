@@ -8,7 +8,7 @@ from typing import Any
 
 from aiobs.agent.assemble import Assembler
 from aiobs.agent.keep import MEDIAN_OF, SlowRule
-from aiobs.agent.metrics import SERIES_LIMIT, ProcessMetrics
+from aiobs.agent.metrics import SERIES_LIMIT, Metrics
 from aiobs.agent.reader import FlightReader
 from aiobs.agent.unfinished import EVENTS_OF_ONE, LIMIT, Unfinished
 from aiobs.telemetry import Exemplar, SpanEvent
@@ -59,10 +59,10 @@ def test_events_of_spans_that_never_end(recorded: Any) -> None:
 
 
 def test_gauges_and_attribute_sets_of_a_process_are_bounded() -> None:
-    metrics = ProcessMetrics(1)
+    metrics = Metrics(1)
     for i in range(2 * SERIES_LIMIT):
         metrics.set(f"aiobs.train.value{i}", i, i)
-        metrics.observe("aiobs.train.phase.duration", 0.1, "aiobs.phase", f"phase {i}")
+        metrics.observe("aiobs.train.phase.duration", 0.1, (("aiobs.phase", f"phase {i}"),))
     found = {metric.name: metric for metric in metrics.collect(5)}
     assert len(found) == SERIES_LIMIT + 1
     points = found["aiobs.train.phase.duration"].points
@@ -72,13 +72,13 @@ def test_gauges_and_attribute_sets_of_a_process_are_bounded() -> None:
 
 
 def test_metrics_go_on_where_they_were() -> None:
-    metrics = ProcessMetrics(1)
+    metrics = Metrics(1)
     for value in (0.002, 0.02, 700.0):
         metrics.observe("aiobs.train.step.duration", value)
     metrics.exemplify("aiobs.train.step.duration", Exemplar(0.02, 3, b"t" * 16, b"s" * 8))
     metrics.add("aiobs.train.steps", 3)
     metrics.set("aiobs.train.loss", 0.5, 4)
-    again = ProcessMetrics.restored(json.loads(json.dumps(metrics.snapshot())))
+    again = Metrics.restored(json.loads(json.dumps(metrics.snapshot())))
     again.observe("aiobs.train.step.duration", 0.002)
     again.add("aiobs.train.steps")
     (duration,) = next(m for m in again.collect(9) if m.name == "aiobs.train.step.duration").points
