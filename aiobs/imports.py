@@ -32,7 +32,8 @@ def when_imported(name: str, callback: Callback) -> Callable[[], None]:
         a function that takes the callback back if it has not been called yet; safe to call twice.
     """
     with _lock:
-        module = sys.modules.get(name)
+        # While somebody waits for it, a module that is there has yet to run to its end.
+        module = None if name in _waiting else sys.modules.get(name)
         if module is None:
             _waiting.setdefault(name, []).append(callback)
             if _finder not in sys.meta_path:

@@ -168,6 +168,36 @@ class Settings:
     console_file: str = _row(
         "AIOBS_CONSOLE_FILE", _text, "", "File the `console` exporter appends to. Default: standard error of the agent."
     )
+    serving_callers: str = _row(
+        "AIOBS_SERVING_CALLERS",
+        _choice("auto", "trust", "link", "ignore"),
+        "auto",
+        "What a server makes of a caller's `traceparent`. `trust`: continue its trace. `link`: a trace of its own, linked to the caller's. `ignore`: a trace of its own. `auto`: continue where the caller's address is loopback, unix or private and no forwarding header names a public one, else link.",
+    )
+    serving_content: bool = _row(
+        "AIOBS_SERVING_CONTENT",
+        _flag,
+        False,
+        "1: record prompts and completions of inference requests, cut and redacted.",
+    )
+    serving_content_limit: int = _row(
+        "AIOBS_SERVING_CONTENT_LIMIT",
+        _count(1),
+        1024,
+        "Most characters of a prompt and of a completion that are recorded.",
+    )
+    serving_stall_s: float = _row(
+        "AIOBS_SERVING_STALL",
+        _number(0.001),
+        0.25,
+        "Seconds between two chunks of a streamed answer from which on a gap can be a stall; it must also be four times the answer's mean gap.",
+    )
+    propagate_to: tuple[str, ...] = _row(
+        "AIOBS_PROPAGATE_TO",
+        _names,
+        ("private",),
+        "Hosts that outgoing requests may carry the trace's context to: `all`, `none`, or a comma-separated list of host patterns (`*.example.com`) and `private`, which stands for loopback and private addresses, names without a dot and names of local domains.",
+    )
     prometheus_address: str = _row(
         "AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens."
     )

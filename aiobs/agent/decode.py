@@ -74,6 +74,10 @@ class Found:
         return found
 
 
+def _none_wanted(_kind: int, _keys: tuple[str, ...]) -> bool:
+    return False
+
+
 class Decoder:
     """Decodes the records of one flight record.
 
@@ -81,15 +85,20 @@ class Decoder:
         damaged: records that could not be what they said; they are left out.
     """
 
-    def __init__(self, table: Table, wall_offset: int, main_thread: int, special: Collection[str] = ()) -> None:
+    def __init__(
+        self, table: Table, wall_offset: int, main_thread: int, special: Collection[str] = (),
+        wanted: Callable[[int, tuple[str, ...]], bool] = _none_wanted,
+    ) -> None:  # fmt: skip
         """Args:
         main_thread: spans of other threads get a ``thread.id``.
-        special: names of spans of our own scope that are wanted as :class:`Found` always.
+        special: names of spans that are wanted as :class:`Found` always.
+        wanted: whether spans of that kind with those attribute keys are; asked once for each shape.
         """
         self._table = table
         self._offset = wall_offset
         self._main = main_thread
         self._special = frozenset(special)
+        self._wanted = wanted
         self._plans: dict[int, ReadRow | None] = {}
         self._long_plans: dict[int, ReadRow | None] = {}
         self._shapes: dict[tuple[str, int, str, str], Shape] = {}
@@ -160,7 +169,7 @@ class Decoder:
         schema = self._table.schemas.get(key >> 32)
         if schema is None or schema.size > room or schema.shape.name in self._special:
             return None
-        if schema.shape.kind in ENTRANCES:
+        if schema.shape.kind in ENTRANCES or self._wanted(schema.shape.kind, schema.shape.keys):
             return None
         return row_function(schema, self._offset, self._main, room)
 

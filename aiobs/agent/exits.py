@@ -53,6 +53,11 @@ class Exit:
         """Whether it ended by itself, with code 0 or one nobody could read."""
         return self.cause == EXIT and not self.code
 
+    @property
+    def kind(self) -> str:
+        """What ended it, as ``error.type`` has it: the signal's name, else the cause."""
+        return self.signal if self.cause == SIGNAL and self.signal else self.cause
+
     def __str__(self) -> str:
         if self.cause == OOM_KILL:
             return "killed for lack of memory (OOM)"

@@ -11,6 +11,21 @@ SECONDS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 )  # fmt: skip
 """Bucket bounds of a duration for which no convention names others."""
+_REQUEST_S: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+"""HTTP and RPC requests, as their conventions have it."""
+_MODEL_S: Final = (
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
+)  # fmt: skip
+"""Whole requests of a generative model; this and the next three as the convention for generative AI has it."""
+_FIRST_TOKEN_S: Final = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+_OUTPUT_TOKEN_S: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKENS: Final = tuple(float(4**power) for power in range(14))
+_BATCH: Final = tuple(float(2**power) for power in range(11))
+"""Requests in one engine step."""
 
 
 @dataclass(frozen=True)
@@ -34,4 +49,35 @@ INSTRUMENTS: Final[dict[str, Instrument]] = {
     names.CHECKPOINT_DURATION: Instrument("histogram", "s", "Duration of saving or loading a checkpoint."),
     names.TRAIN_STEPS: Instrument("sum", "{step}", "Training steps finished."),
     names.TRAIN_STEPS_SKIPPED: Instrument("sum", "{step}", "Training steps whose optimizer step was skipped."),
+    # -- serving
+    names.HTTP_SERVER_DURATION: Instrument("histogram", "s", "Duration of HTTP server requests.", _REQUEST_S),
+    names.HTTP_SERVER_ACTIVE: Instrument("updown", "{request}", "HTTP requests being answered."),
+    names.RPC_SERVER_DURATION: Instrument("histogram", "s", "Duration of an incoming RPC.", _REQUEST_S),
+    names.GEN_AI_SERVER_DURATION: Instrument("histogram", "s", "Duration of a request to a model server.", _MODEL_S),
+    names.GEN_AI_SERVER_FIRST_TOKEN: Instrument(
+        "histogram", "s", "Time to the first token, of successful answers.", _FIRST_TOKEN_S
+    ),
+    names.GEN_AI_SERVER_OUTPUT_TOKEN: Instrument(
+        "histogram", "s", "Time per output token after the first, of successful answers.", _OUTPUT_TOKEN_S
+    ),
+    names.GEN_AI_CLIENT_DURATION: Instrument("histogram", "s", "Duration of a call of a model.", _MODEL_S),
+    names.GEN_AI_CLIENT_FIRST_CHUNK: Instrument("histogram", "s", "Time to the first chunk of a stream.", _MODEL_S),
+    names.GEN_AI_CLIENT_OUTPUT_CHUNK: Instrument(
+        "histogram", "s", "Mean time per chunk after the first, one value a stream.", _MODEL_S
+    ),
+    names.GEN_AI_CLIENT_TOKENS: Instrument("histogram", "{token}", "Tokens of a call of a model.", _TOKENS),
+    names.SERVER_TOKENS: Instrument("sum", "{token}", "Tokens of the requests answered."),
+    names.SERVER_DISCONNECTS: Instrument("sum", "{request}", "Requests whose caller left before the answer was whole."),
+    names.SERVER_STALLS: Instrument("sum", "{stall}", "Pauses within streamed answers."),
+    names.REQUEST_QUEUE: Instrument("histogram", "s", "Time a request waited for the engine.", _FIRST_TOKEN_S),
+    names.REQUEST_PREFILL: Instrument("histogram", "s", "Time the engine took to read a prompt.", _FIRST_TOKEN_S),
+    names.REQUEST_DECODE: Instrument("histogram", "s", "Time the engine took to write an answer.", _MODEL_S),
+    names.ENGINE_REQUESTS: Instrument("gauge", "{request}", "Requests in the engine, running or waiting."),
+    names.ENGINE_KV_USAGE: Instrument("gauge", "1", "Part of the KV cache in use."),
+    names.ENGINE_STEP_DURATION: Instrument("histogram", "s", "Duration of a step of the engine."),
+    names.ENGINE_BATCH: Instrument("histogram", "{request}", "Requests the engine had admitted in a step.", _BATCH),
+    names.ENGINE_TOKENS: Instrument(
+        "sum", "{token}", "Tokens the engine ran: of prompts (input), in decoding (output)."
+    ),
+    names.ENGINE_PREEMPTIONS: Instrument("sum", "{preemption}", "Requests the engine put back to make room."),
 }

@@ -70,16 +70,21 @@ class Metrics:
         return key
 
     def _histogram(self, name: str, attributes: Attributes) -> Histogram:
-        key = self._key(name, attributes, self._histograms)
-        found = self._histograms.get(key)
+        found = self._histograms.get((name, attributes))
         if found is None:
-            found = self._histograms[key] = Histogram(INSTRUMENTS[name].bounds)
+            key = self._key(name, attributes, self._histograms)
+            found = self._histograms.get(key)
+            if found is None:
+                found = self._histograms[key] = Histogram(INSTRUMENTS[name].bounds)
         return found
 
-    def observe(self, name: str, value: float, attributes: Attributes = ()) -> None:
-        """Count a value into a histogram."""
+    def observe(self, name: str, value: float, attributes: Attributes = (), exemplar: Exemplar | None = None) -> None:
+        """Count a value into a histogram; `exemplar`: the exported span that shows it."""
         self.changed = True
-        self._histogram(name, attributes).observe(value)
+        histogram = self._histogram(name, attributes)
+        histogram.observe(value)
+        if exemplar is not None:
+            histogram.exemplify(exemplar)
 
     def exemplify(self, name: str, exemplar: Exemplar, attributes: Attributes = ()) -> None:
         """Point from a value that was counted in to the span that shows it."""

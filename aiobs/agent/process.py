@@ -14,6 +14,7 @@ from aiobs.agent.metrics import Metrics
 from aiobs.agent.openings import OpenStep, exit_attributes, open_step, split_at_death
 from aiobs.agent.rank_steps import Host, RankSteps
 from aiobs.agent.reader import FlightReader
+from aiobs.agent.serving_metrics import ServingMetrics, counts_requests
 from aiobs.agent.steps import parse_step
 from aiobs.agent.unfinished import Unfinished, with_error_type
 from aiobs.agent.untrusted import DamagedError
@@ -26,6 +27,7 @@ _CHECKPOINTS = {
     names.SPAN_CHECKPOINT_LOAD: "load",
     names.SPAN_CHECKPOINT_WRITE: "write",
 }
+_SPECIAL = {names.SPAN_PROCESS, names.SPAN_ENGINE_STEP, *_CHECKPOINTS}
 _SEVERITY_ERROR = 17
 
 
@@ -45,9 +47,10 @@ class Process:
         self.route = reader.route
         self.ended = False
         self.offset = reader.wall_offset
-        self._decoder = Decoder(reader.table, reader.wall_offset, reader.pid, {names.SPAN_PROCESS, *_CHECKPOINTS})
+        self._decoder = Decoder(reader.table, reader.wall_offset, reader.pid, _SPECIAL, counts_requests)
         self.metrics = Metrics(reader.created_ns + reader.wall_offset)
         self.steps = RankSteps(key, reader.route, self.metrics, host)
+        self._serving = ServingMetrics(self.metrics)
         self._host = host
         self._unfinished = Unfinished()
         self._announcer = Announcer(started_after_ns)
@@ -113,8 +116,11 @@ class Process:
         row: Row | None = self._row(found, found.end + self.offset)
         assert row is not None
         name = found.shape.name
+        exported = self._serving.see(row)
         if found.flags & layout.FLAG_IN_STEP:
             self.steps.span(row, found.start)
+            row = None
+        elif not exported:
             row = None
         elif name == names.SPAN_PROCESS and found.shape.scope == "aiobs":
             if self._own_span is not None:
@@ -179,8 +185,10 @@ class Process:
             return
         self.steps.release(now)
         if self._announcer.due(now):
-            found = (self._decoder.whole(mark.raw, mark=True) for mark in self._reader.open_slots())
-            self.rows += self._announcer.spans([mark for mark in found if mark is not None], self.offset, now)
+            marks = (self._decoder.whole(mark.raw, mark=True) for mark in self._reader.open_slots())
+            found = [mark for mark in marks if mark is not None]
+            self._serving.see_open(found, now + self.offset)
+            self.rows += self._announcer.spans(found, self.offset, now)
             for area in self._reader.open_steps():
                 self._announce_step(area, now)
 
@@ -214,6 +222,7 @@ class Process:
                 reader.damaged += 1
             elif int.from_bytes(found.span, "big") not in recorded:
                 homeless += self._end_span(found, died, ending)
+        self._serving.see_open((), died)
         homeless += self.steps.end(LAST)
         self._take_home(homeless)
         if self._own_span is not None:
@@ -241,6 +250,7 @@ class Process:
         extra.attributes.update({names.TRUNCATED: True, **exit_attributes(ending)})
         if not ending.clean and extra.status != STATUS_ERROR:
             extra.status, extra.message = STATUS_ERROR, str(ending)
+        self._serving.see(row, cut=ending.kind)
         if found.shape.name == names.SPAN_PROCESS and found.shape.scope == "aiobs" and self._own_span is None:
             self._own_span = row
             return []
@@ -266,8 +276,11 @@ class Process:
 
     # -- across the agent's death --------------------------------------------------------------------------
     def counts(self) -> dict[str, int]:
-        """left_out: spans within steps not kept; overflow: given up because too much waited."""
-        return {"left_out": self.steps.left_out, "overflow": self.steps.overflow + self._unfinished.overflow}
+        """left_out: spans within steps not kept, and engine steps; overflow: given up because too much waited."""
+        return {
+            "left_out": self.steps.left_out + self._serving.left_out,
+            "overflow": self.steps.overflow + self._unfinished.overflow,
+        }
 
     def snapshot(self) -> dict[str, Any]:
         """JSON-able state; what is ready must have been taken."""
@@ -275,6 +288,7 @@ class Process:
             "steps": self.steps.snapshot(),
             "unfinished": self._unfinished.snapshot(),
             "metrics": self.metrics.snapshot(),
+            "serving": self._serving.snapshot(),
             "announced": self._announcer.snapshot(),
             "own_span": self._own_span and freeze_row(self._own_span),
             "last": self._last_ns,
@@ -286,6 +300,7 @@ class Process:
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `snapshot` gave."""
         self.metrics = self.steps.metrics = Metrics.restored(state["metrics"])
+        self._serving.restore(state["serving"], self.metrics)
         self.steps.restore(state["steps"], monotonic_ns())
         self._unfinished.restore(state["unfinished"])
         self._announcer.restore(state["announced"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiobs import names
-from aiobs.cli import report_steps
+from aiobs.cli import report_serving, report_steps
 from aiobs.cli.run_folder import about
 from aiobs.cli.run_record import ROLE
 from aiobs.cli.tables import load, rows
@@ -44,6 +44,7 @@ def report(folder: Path) -> dict[str, Any]:
             "run": _run(db, about(folder)),
             "processes": _processes(db),
             **report_steps.sections(db),
+            "serving": report_serving.section(db),
             "checkpoints": _by_name(
                 db, names.SPAN_CHECKPOINT_SAVE, names.SPAN_CHECKPOINT_LOAD, names.SPAN_CHECKPOINT_WRITE
             ),
@@ -138,7 +139,7 @@ def _scalars(db: DuckDBPyConnection) -> list[dict[str, Any]]:
 def _own_spans(db: DuckDBPyConnection) -> list[dict[str, Any]]:
     return rows(db, f"""SELECT name, scope, count(*) AS count, sum(seconds) AS total, quantile_cont(seconds, 0.5) AS p50,
         quantile_cont(seconds, 0.95) AS p95, max(seconds) AS longest, count(*) FILTER (failed) AS failed
-        FROM spans WHERE NOT list_contains(?, name) AND name NOT LIKE '%{names.STARTED_SUFFIX}'
+        FROM spans WHERE NOT list_contains(?, name) AND name NOT LIKE '%{names.STARTED_SUFFIX}' AND NOT ({report_serving.SERVING})
             AND parent NOT IN (SELECT span FROM spans WHERE step IS NOT NULL AND name IN ('{names.SPAN_STEP}', '{names.SPAN_RANK_STEP}'))
         GROUP BY name, scope ORDER BY total DESC LIMIT {OWN_SPANS}""", [list(_NAMED)])  # fmt: skip
 

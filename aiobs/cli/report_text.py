@@ -10,6 +10,7 @@ from typing import Any
 from aiobs import names
 from aiobs.cli.figures import count, duration, size, three_digits
 from aiobs.cli.report_page import RANKS_SHOWN, Page
+from aiobs.cli.report_text_serving import serving
 from aiobs.cli.report_text_steps import phases, ranks, slowest, steps
 from aiobs.cli.text_table import BOLD, DIM, PLAIN, RED, clip, printable
 
@@ -24,6 +25,7 @@ def render(found: dict[str, Any], *, width: int = 100, color: bool = False) -> l
         phases,
         ranks,
         slowest,
+        serving,
         _other_work,
         _scalars,
         _own_spans,

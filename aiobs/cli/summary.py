@@ -16,7 +16,8 @@ from aiobs.cli.run_folder import find_run
 def parser() -> argparse.ArgumentParser:
     """The verb's options."""
     made = argparse.ArgumentParser(
-        prog="aiobs summary", description="What happened in a run: steps, phases, slow steps, what died and how."
+        prog="aiobs summary",
+        description="What happened in a run: steps and phases, requests and engines, what was slow, what died and how.",
     )
     made.add_argument("run", nargs="?", help="run folder, or its name in aiobs-runs/; default: the newest there")
     made.add_argument(

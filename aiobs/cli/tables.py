@@ -18,7 +18,7 @@ _VALUE = (
 _ATTRIBUTES = f'STRUCT("key" VARCHAR, "value" {_VALUE})[]'
 _EVENT = f'STRUCT("name" VARCHAR, "timeUnixNano" BIGINT, "attributes" {_ATTRIBUTES})[]'
 _SPAN = (
-    'STRUCT("traceId" VARCHAR, "spanId" VARCHAR, "parentSpanId" VARCHAR, "name" VARCHAR, "startTimeUnixNano" BIGINT, '
+    'STRUCT("traceId" VARCHAR, "spanId" VARCHAR, "parentSpanId" VARCHAR, "name" VARCHAR, "kind" VARCHAR, "startTimeUnixNano" BIGINT, '
     f'"endTimeUnixNano" BIGINT, "attributes" {_ATTRIBUTES}, "status" STRUCT("code" INTEGER, "message" VARCHAR), "events" {_EVENT})[]'
 )
 _POINT = (
@@ -56,6 +56,7 @@ CREATE MACRO who(list) AS {{{", ".join(f"'{key}': {value}" for key, value in _WH
 _TABLES = f"""
 CREATE TABLE spans AS SELECT
     x['traceId'] AS trace, x['spanId'] AS span, coalesce(x['parentSpanId'], '') AS parent, x['name'] AS name, scope,
+    CASE x['kind'] WHEN '2' THEN 'server' WHEN 'SPAN_KIND_SERVER' THEN 'server' WHEN '3' THEN 'client' WHEN 'SPAN_KIND_CLIENT' THEN 'client' ELSE '' END AS kind,
     x['startTimeUnixNano'] AS start_ns, x['endTimeUnixNano'] AS end_ns,
     (x['endTimeUnixNano'] - x['startTimeUnixNano']) / 1e9 AS seconds, who(resource) AS who, resource,
     x['attributes'] AS attributes, coalesce(x['status']['code'], 0) = 2 AS failed, x['events'] AS events,

@@ -54,12 +54,12 @@ class MadeRun:
 
     def span(
         self, name: str, start: float, end: float, *, trace: str = RUN_TRACE, span: str = "", parent: str = RUN_SPAN, rank: int | None = 0,
-        failed: bool = False, events: list[tuple[str, dict[str, Any]]] = [], resource: dict[str, Any] | None = None, scope: str = "aiobs", **attributes: Any,  # noqa: B006
+        failed: bool = False, events: list[tuple[str, dict[str, Any]]] = [], resource: dict[str, Any] | None = None, scope: str = "aiobs", kind: int = 1, **attributes: Any,  # noqa: B006
     ) -> str:  # fmt: skip
         self._ids += 1
         span = span or f"{self._ids:016x}"
         item = {
-            "traceId": trace, "spanId": span, "parentSpanId": parent, "name": name, "kind": 1, "startTimeUnixNano": str(START + int(start * MS)),
+            "traceId": trace, "spanId": span, "parentSpanId": parent, "name": name, "kind": kind, "startTimeUnixNano": str(START + int(start * MS)),
             "endTimeUnixNano": str(START + int(end * MS)), "attributes": pairs({key.replace("__", "."): value for key, value in attributes.items()}),
             "events": [{"timeUnixNano": str(START), "name": event, "attributes": pairs(values)} for event, values in events],
         }  # fmt: skip

@@ -131,3 +131,18 @@ def test_a_module_another_thread_is_importing_is_waited_for(modules: Path) -> No
     when_imported("hooked_h", lambda module: seen.append(module.done))
     assert seen == [True]
     thread.join()
+
+
+def test_a_module_that_is_halfway_through_its_import_is_waited_for(modules: Path) -> None:
+    """Recording may begin, and its patches be installed, in the middle of a library's import."""
+    (modules / "hooked_outer.py").write_text("import hooked_inner\nready = True\n")
+    (modules / "hooked_inner.py").write_text("")
+    seen: list[bool] = []
+
+    def begin(_: object) -> None:
+        when_imported("hooked_outer", lambda module: seen.append(hasattr(module, "ready")))
+
+    when_imported("hooked_outer", lambda _: None)
+    when_imported("hooked_inner", begin)
+    importlib.import_module("hooked_outer")
+    assert seen == [True]

@@ -1,0 +1,1 @@
+"""Clients of HTTP and gRPC servers: the context of what runs goes with their requests."""
