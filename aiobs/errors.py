@@ -77,3 +77,21 @@ class PatchError(AiobsError):
     def __init__(self, target: str, reason: str) -> None:
         super().__init__(f"{target}: {reason}")
         self.target = target
+
+
+class DeviceError(AiobsError):
+    """A device, or a vendor's library, refused.
+
+    Attributes:
+        device: id of the device, "" for the library as a whole.
+        code: the library's error number; 0 where it has none.
+    """
+
+    def __init__(self, device: str, reason: str, code: int = 0) -> None:
+        super().__init__(f"{device}: {reason}" if device else reason)
+        self.device = device
+        self.code = code
+
+
+class DeviceLostError(DeviceError):
+    """The device is not there any more: fallen off its bus, or taken apart."""

@@ -168,6 +168,30 @@ class Settings:
     console_file: str = _row(
         "AIOBS_CONSOLE_FILE", _text, "", "File the `console` exporter appends to. Default: standard error of the agent."
     )
+    device_time: str = _row(
+        "AIOBS_DEVICE_TIME",
+        _choice("auto", "off"),
+        "auto",
+        "`auto`: where PyTorch uses CUDA, how long each phase of a training step took on the GPU, by events in its stream. `off`: none of it.",
+    )
+    memory_history: int = _row(
+        "AIOBS_MEMORY_HISTORY",
+        _count(0),
+        0,
+        "Allocations of GPU memory that PyTorch is to remember with their stack traces, some KB each; written to a file when memory runs out. 0: none.",
+    )
+    devices: str = _row(
+        "AIOBS_DEVICES",
+        _choice("auto", "off"),
+        "auto",
+        "`auto`: where this host has GPUs, the agent samples them and tells what they did for each span. `off`: it leaves them alone.",
+    )
+    device_period_s: float = _row(
+        "AIOBS_DEVICE_PERIOD", _number(0.05), 1.0, "Seconds between two readings of each GPU; what changes slowly is read a tenth as often."
+    )
+    host_period_s: float = _row(
+        "AIOBS_HOST_PERIOD", _number(1), 10.0, "Seconds between two readings of the host and of each recorded process."
+    )
     prometheus_address: str = _row(
         "AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens."
     )

@@ -25,6 +25,8 @@ HOMES = {
     "torch": ("aiobs/patches/", "aiobs/cli/doctor.py"),
     "lightning": ("aiobs/patches/",),
     "duckdb": ("aiobs/cli/",),
+    "pynvml": ("aiobs/device/nvml.py",),
+    "amdsmi": ("aiobs/device/amd.py",),
     "grpc": ("exporters/",),
     "opentelemetry": ("aiobs/otel/", "exporters/opentelemetry_jsonl.py"),
 }
