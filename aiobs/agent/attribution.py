@@ -110,8 +110,15 @@ class Attribution:
 
     def reading(self, gpu: str, reading: Reading) -> None:
         """A device was read."""
+        known = self.gpus.get(gpu)
+        if known is not None:
+            known.readings.add(reading)
+            known.lost = False
+
+    def lose(self, gpu: str) -> None:
+        """A device is gone: nobody is to wait for readings of it, until there are some."""
         if gpu in self.gpus:
-            self.gpus[gpu].readings.add(reading)
+            self.gpus[gpu].lost = True
 
     def processes(self, users: Mapping[str, Iterable[int]]) -> None:
         """Which processes (pids) the driver sees on each device."""

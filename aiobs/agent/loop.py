@@ -102,7 +102,13 @@ class Agent:
 
     def _pipeline(self, route: Route, past: dict[str, Any] | None) -> Pipeline:
         return Pipeline(
-            route, self._runtime_dir / "spool", self._allowance, self._version, past, self._machine, lost=self._journal_lost
+            route,
+            self._runtime_dir / "spool",
+            self._allowance,
+            self._version,
+            past,
+            self._machine,
+            lost=self._journal_lost,
         )
 
     def _pipeline_of(self, route: Route) -> Pipeline:

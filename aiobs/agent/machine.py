@@ -18,6 +18,7 @@ from aiobs.agent.metrics import Metrics
 from aiobs.agent.sampling import Message, Sampling, sampler_command
 from aiobs.clock import monotonic_ns, wall_ns, wall_offset_ns
 from aiobs.device import wire
+from aiobs.device.base import LOST
 from aiobs.device.likely import likely
 from aiobs.guard import say_once, swallow
 from aiobs.settings import Settings
@@ -97,6 +98,8 @@ class Machine:
                 attribution.reading(gpu, reading)
         elif kind == wire.EVENTS:
             for event in wire.unpack_events(content):
+                if event.kind == LOST:
+                    attribution.lose(event.device)
                 if self._health.see(event):
                     attribution.hit(event.device, span_event(event, 0), event.time_ns)
         elif kind == wire.DEVICES:
@@ -135,6 +138,7 @@ class Machine:
             self._busy_ns = now
         elif now - self._busy_ns > REST_NS and self._sampling is not None:
             self._sampling.close()
+            self.attribution.expected = False
             self.attribution.forget()
         return now - self._busy_ns <= REST_NS
 

@@ -166,7 +166,9 @@ class Process:
         for event in self.work.news:
             fatal = event.attributes.get(names.GPU_EVENT_SEVERITY) == FATAL
             body = event.attributes.get(names.GPU_EVENT_TEXT)
-            self.logs.append(LogRow(event.time_ns, body, event.name, _SEVERITY_ERROR if fatal else 13, event.attributes))
+            self.logs.append(
+                LogRow(event.time_ns, body, event.name, _SEVERITY_ERROR if fatal else 13, event.attributes)
+            )
         self.work.news.clear()
 
     def _log_event(self, event: SpanEvent, trace: bytes, span: bytes) -> None:

@@ -68,9 +68,8 @@ class Sampling:
         if self.over:
             return []
         now = self._clock()
-        if not self.running:
-            if now < self._start_at or not self._start(now):
-                return []
+        if not self.running and (now < self._start_at or not self._start(now)):
+            return []
         found, ended = self._read(now)
         if ended:
             self._ended(now)

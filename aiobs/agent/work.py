@@ -201,6 +201,7 @@ class Work:
             "wanted": self.wanted,
             "gpus": self.gpus,
             "since": self.since_ns,
+            "homes": [span.hex() for span in self.units.homes],
             "waiting": list(self._frozen.values()),
             "steps": list(self._steps),
             "events": [freeze_event(event) for event in self._events],
@@ -212,5 +213,10 @@ class Work:
         self.gpus, self.since_ns = tuple(state["gpus"]), state["since"]
         now = self._hardware.now()
         self._waiting.extend((now, thaw_row(frozen)) for frozen in state["waiting"])
-        self._steps.extend((start, end) for start, end in state["steps"])
+        self.units.homes |= {bytes.fromhex(span) for span in state["homes"]}
+        # What waits for a reading has not been settled: it is what the units of that time were.
+        self.units.see(row for _, row in self._waiting)
+        for start, end in state["steps"]:
+            self._steps.append((start, end))
+            self.units.step(0, start, end)
         self._events.extend(thaw_event(event) for event in state["events"])

@@ -118,8 +118,12 @@ def test_no_span_waits_for_a_sampler_that_is_gone_or_a_gpu_that_is_lost() -> Non
     machine.attribution.expected = False
     assert len(through(work, row(1, 0, 1))) == 1
     machine.attribution.expected = True
-    machine.attribution.devices([Identity("GPU-2", 1, "Test", "test")])
+    machine.attribution.lose("GPU-1")
     assert len(through(work, row(2, 1, 2))) == 1
+    machine.read(3, joules=1)  # it is back
+    assert through(work, row(3, 3, 4)) == []
+    machine.attribution.devices([Identity("GPU-2", 1, "Test", "test")])
+    assert len(through(work, row(4, 4, 5))) == 2
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +154,26 @@ def test_what_waits_survives_the_agent_once_and_with_its_joules() -> None:
     out = through(again)
     assert [int.from_bytes(done[2], "big") for done in out] == [1, 2]
     assert told(out[0])[names.GPU_SPAN_ENERGY] == pytest.approx(20)
+
+
+def test_units_that_ended_before_the_agent_died_still_have_their_part() -> None:
+    machine = Scripted()
+    work = machine.process("a", "GPU-1")
+    machine.read(0, joules=0)
+    machine.settle(0.1)
+    assert through(work, row(1, 0.2, 0.6), row(2, 0.4, 0.8)) == []
+    work.step(7, at(0.2), at(0.8))
+    kept = json.loads(json.dumps([machine.attribution.snapshot(), work.snapshot()]))
+    later = Scripted()
+    later.attribution.restore(kept[0])
+    again = later.process("a", "GPU-1")
+    again.restore(kept[1])
+    later.read(1, joules=100)
+    later.settle(1.1)
+    energies = [told(done)[names.GPU_SPAN_ENERGY] for done in through(again)]
+    assert energies == [pytest.approx(10 + 20 / 3), pytest.approx(10 + 20 / 3)]
+    account = later.attribution.gpus["GPU-1"].sharing.accounts["a"]
+    assert (account.inside, account.outside) == (pytest.approx(60), pytest.approx(40))
 
 
 def test_the_driver_knows_the_gpus_of_a_process_that_does_not_say_them() -> None:

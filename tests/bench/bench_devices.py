@@ -2,7 +2,7 @@
 
 Run: python tests/bench/bench_devices.py
 A real process records, a real agent serves it, and the real pynvml reads the fake library, which a C compiler makes.
-The two baselines are the same without GPUs, and without a sampler. No figure here is one of a real driver.
+The baseline is the same without GPUs, an agent that has next to nothing to do. No figure here is one of a real driver.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from side import cpu_s, options, table
@@ -94,13 +95,14 @@ def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     chosen = options(__doc__).parse_args(argv)
     seconds = 1.5 if chosen.quick else 40.0
-    rows = []
+    rows: list[list[Any]] = []
     with tempfile.TemporaryDirectory() as place:
         library = build(Path(place))
         for label, gpus, devices in (("no GPU", 0, "auto"), (f"{GPUS} GPUs", GPUS, "auto")):
             agent, sampler, calls = measure(gpus, seconds, library, devices)
-            rows.append([label, agent, sampler, agent + sampler, int(calls)])
-    head = ["machine", "agent, % of a core", "sampler", "together", "NVML calls in the process"]
+            added = agent + sampler - (rows[0][3] if rows else agent)
+            rows.append([label, agent, sampler, agent + sampler, added, int(calls)])
+    head = ["machine", "agent, % of a core", "sampler", "together", "added by sampling", "NVML calls in the process"]
     if chosen.json:
         print(json.dumps([dict(zip(head, row, strict=True)) for row in rows]))
     else:
