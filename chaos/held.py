@@ -52,8 +52,10 @@ class Held:
             FaultError: an operation failed, or the journal cannot be written; likewise.
         """
         journal.plan(self.plan.id, self.plan.to_data())
+        doing = ""
         try:
             for index, operation in enumerate(self.operations):
+                doing = operation.describe()
                 before = operation.before()
                 journal.about_to(self.plan.id, index, operation, before)
                 self._standing.append(Standing(self.plan.id, index, operation, before))
@@ -61,7 +63,7 @@ class Held:
         except BaseException as error:
             residue = self.undo(journal)
             if isinstance(error, OSError):
-                raise FaultError("inject", f"{operation.describe()}: {error}", tuple(residue)) from error
+                raise FaultError("inject", f"{doing}: {error}", tuple(residue)) from error
             raise
         self.injected_ns = monotonic_ns()
         self.ends = time.monotonic() + self.plan.effect_s

@@ -66,7 +66,7 @@ class Injector:
 
     def run(self) -> None:
         """Serve the experiment until it ends or everything has to be undone."""
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_stopping", "stopped by aiobs chaos stop"))
+        signal.signal(signal.SIGTERM, self._stop)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         self._wire.say({"is": "ready", "session": self._session.name, "injector": os.getpid()})
@@ -74,10 +74,14 @@ class Injector:
             self._turn()
         self._end(self._stopping)
 
+    def _stop(self, *_: object) -> None:
+        self._stopping = "stopped by aiobs chaos stop"
+
     def _turn(self) -> None:
-        waits = [held.ends - time.monotonic() for held, _ in self._held.values()]
-        looking = any(not held.effective_ns for held, _ in self._held.values())
-        timeout = max(0.0, min([HEARTBEAT_S, *waits, *([EFFECT_TICK_S] if looking else [])]))
+        timeout = HEARTBEAT_S
+        for held, _ in self._held.values():
+            tick = timeout if held.effective_ns else EFFECT_TICK_S
+            timeout = min(timeout, tick, max(0.0, held.ends - time.monotonic()))
         ready, _, _ = select.select([self._wire], [], [], timeout)
         if ready:
             messages = self._wire.hear()
