@@ -118,6 +118,10 @@ def build_fault(kind: str, parameters: Mapping[str, Any] | None = None) -> Fault
     return fault
 
 
+def _items(value: Any) -> tuple[Any, ...]:
+    return tuple(value.split(",") if isinstance(value, str) else value)
+
+
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -142,7 +146,7 @@ def _fitting(label: str, wanted: str, value: Any) -> Any:
         if wanted == "str" and not isinstance(value, str):
             raise ValueError("a text")
         if wanted.startswith("tuple"):
-            return tuple(value.split(",") if isinstance(value, str) else value)
+            return _items(value)
     except (TypeError, ValueError) as error:
         raise PlanError(label, value, f"use {wanted} ({error})") from None
     return value

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiobs.settings import Settings, load_settings
 
 from .audit import append
-from .place import lock, open_place
+from .place import lock, open_place, read_owner
 from .undoing import PROOF_S, undo_session
 
 
@@ -31,7 +33,7 @@ def recover(settings: Settings | None = None, *, patience_s: float = PROOF_S) ->
     place = open_place(settings or load_settings())
     found = []
     for session in place.sessions():
-        held = lock(session / "lock")
+        held = _taken(session, patience_s)
         if held is None:
             continue
         try:
@@ -48,3 +50,15 @@ def recover(settings: Settings | None = None, *, patience_s: float = PROOF_S) ->
         finally:
             os.close(held)
     return found
+
+
+def _taken(session: Path, patience_s: float) -> int | None:
+    """The session's lock, None where somebody living has it. One whose injector has just died is waited for: its
+    watchdog may be at work, or both be on their way out."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        held = lock(session / "lock")
+        owner = read_owner(session)
+        if held is not None or owner is None or owner.process().is_alive() or time.monotonic() > deadline:
+            return held
+        time.sleep(0.005)

@@ -65,6 +65,34 @@ class Stop(_OnProcess):
 
 
 @dataclass(frozen=True)
+class Resume(_OnProcess):
+    """Nothing now; undone, the process is continued. For workers that stop it in turns and may die in between."""
+
+    kind = "process.resume"
+
+    def describe(self) -> str:
+        return f"see to it that {self.process} runs in the end"
+
+    def describe_undo(self) -> str:
+        return f"kill -CONT {self.pid}"
+
+    def act(self, before: Before) -> None:
+        pass
+
+    def effective(self, before: Before) -> str:  # noqa: ARG002
+        return f"{self.process} will run in the end"
+
+    def undo(self, before: Before) -> None:
+        if before["state"] != _STOPPED:
+            self.process.send(signal.SIGCONT)
+
+    def residue(self, before: Before) -> str:
+        if before["state"] != _STOPPED and self.process.state() == _STOPPED:
+            return f"{self.process} is still stopped"
+        return ""
+
+
+@dataclass(frozen=True)
 class Kill(_OnProcess):
     """A signal that ends the process. There is nothing to undo: whoever supervises it restarts it."""
 

@@ -35,8 +35,6 @@ class Run(Operation):
         name: of this worker, unique in the session; names its mark and its status file.
         arguments: JSON text of what it is told.
         folder: the session's, for the status file.
-        evidence: key of the status that has to be above 0 for the fault to count as effective, with its meaning:
-            ``hits: requests delayed``. The worker says "" (idle, not yet) or that it acts.
         joins: files (``cgroup.procs``) the worker is put into before it starts its work.
         enters: a network namespace's file that it enters first, "" for ours.
     """
@@ -106,18 +104,16 @@ class Run(Operation):
             time.sleep(0.002)
         for process in running:
             process.send(signal.SIGKILL)
-        _reap()
+            _reap(process.pid)
 
     def residue(self, before: Before) -> str:  # noqa: ARG002
         left = self._processes()
         return f"{left[0]} still runs" if left else ""
 
 
-def _reap() -> None:
-    """Take in workers of ours that have ended; whoever is not their parent has none."""
-    for _ in range(64):
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                return
-        except ChildProcessError:
-            return
+def _reap(pid: int) -> None:
+    """Take in a worker that has ended, where we are its parent."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from aiobs.chaos.cgroups import hierarchies
 from aiobs.chaos.identity import ProcessIdentity, all_processes, stat_fields
 from aiobs.chaos.place import read_owner
 
@@ -44,3 +48,23 @@ def _line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def world() -> dict[str, object]:
+    """What faults may change and must leave as it was: compare two of these."""
+    return {
+        "cgroups": sorted(str(path) for it in hierarchies() for path in it.mount.rglob("*") if path.is_dir()),
+        "namespaces": sorted(os.listdir("/run/netns")) if Path("/run/netns").is_dir() else [],
+        "mounts": Path("/proc/self/mountinfo").read_text("utf-8"),
+        "rules": _said("nft", "list", "ruleset"),
+        "qdiscs": _said("tc", "qdisc", "show"),
+        "links": sorted(os.listdir("/sys/class/net")),
+        "stopped": sorted(it.pid for it in all_processes() if it.state() == "T"),
+        "workers": sorted(it.pid for it in all_processes() if b"aiobs.chaos" in _line(it.pid)),
+    }
+
+
+def _said(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout

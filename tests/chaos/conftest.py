@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .chaos_scene import eventually, world
+
 
 @pytest.fixture(autouse=True)
 def chaos_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -25,6 +27,16 @@ def chaos_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }.items():
         monkeypatch.setenv(name, value)
     return place
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Every test leaves the machine as it found it."""
+    before = world()
+    yield
+    assert eventually(lambda: world() == before, 3), {
+        key: (before[key], value) for key, value in world().items() if value != before[key]
+    }
 
 
 @pytest.fixture

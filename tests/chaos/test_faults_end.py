@@ -98,7 +98,7 @@ def test_recovery_undoes_what_nobody_holds(
     watchdog.send(signal.SIGKILL)
     held.kill()
     held.wait()
-    assert eventually(lambda: not watchdog.is_alive())
+    assert eventually(lambda: not watchdog.is_alive() and not injector.is_alive())
     assert state_of(victim.pid) == "T"
     (found,) = chaos.recover()
     assert found.residue == ()
@@ -118,6 +118,7 @@ def test_the_next_experiment_undoes_it_too(
     injector.send(signal.SIGKILL)
     watchdog.send(signal.SIGKILL)
     held.kill()
+    assert eventually(lambda: not injector.is_alive())
     with chaos.inject("noop", f"pid:{victim.pid}"):
         assert resumed(victim)
 
