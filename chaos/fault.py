@@ -27,13 +27,14 @@ class Setting:
 
     Attributes:
         random: seeded by the plan; the only source of chance.
-        duration_s: how long the fault is held.
+        duration_s: how long the fault is held; `effect_s`: how long it may take until it is seen to act.
         injection: the injection's id, for names of kernel objects and marks of processes.
         folder: private folder of the session, for files a worker needs.
     """
 
     random: Random
     duration_s: float
+    effect_s: float
     injection: str
     folder: str
 

@@ -78,6 +78,8 @@ class Held:
         self.evidence = found
         self.effective_ns = monotonic_ns()
         self.ends = time.monotonic() + self.plan.duration_s
+        for it in self._standing:
+            it.operation.renew(it.before, self.plan.duration_s)
         return True
 
     def silent(self) -> list[str]:

@@ -67,6 +67,9 @@ class Operation:
         """Evidence from the kernel, a proxy or a counter that it acts, one line; "" as long as there is none."""
         raise NotImplementedError
 
+    def renew(self, before: Before, seconds: float) -> None:
+        """The hold begins and lasts so long: put off an end that the kernel brings about by itself."""
+
     def undo(self, before: Before) -> None:
         """Take it back."""
         raise NotImplementedError

@@ -98,7 +98,7 @@ class Plan:
 
     def operations(self, units: list[Unit], folder: str) -> list[Operation]:
         """What will be done, in this order; the same for the same seed and units. Raises PlanError."""
-        setting = Setting(Random(f"{self.seed}:{self.fault.kind}"), self.duration_s, self.id, folder)  # noqa: S311
+        setting = Setting(Random(f"{self.seed}:{self.fault.kind}"), self.duration_s, self.effect_s, self.id, folder)  # noqa: S311
         return [it for unit in units for it in self.fault.operations(unit, setting)]
 
     def to_data(self) -> dict[str, Any]:
