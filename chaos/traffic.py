@@ -99,7 +99,9 @@ def scoped(unit: Unit, traffic: Traffic, setting: Setting, kind: str) -> tuple[l
         raise PlanError("target", unit.label, "; ".join(group.missing))
     mount = next(it.mount for it in hierarchies() if it.version == 2)
     path = (mount / group.path.strip("/")).relative_to("/sys/fs/cgroup").as_posix()
-    return group.operations, namespace, f'socket cgroupv2 level {len(Path(path).parts)} "{path}"'
+    # The level counts below the hierarchy's mount, the path from /sys/fs/cgroup on.
+    level = len(Path(group.path.strip("/")).parts)
+    return group.operations, namespace, f'socket cgroupv2 level {level} "{path}"'
 
 
 def rules(

@@ -34,6 +34,8 @@ class NetworkReset(NetworkFault):
             )
 
     def operations(self, unit: Unit, setting: Setting) -> list[Operation]:
-        # "meta l4proto tcp" is what the kernel wants to see before it lets a rule answer with a reset.
-        condition = "meta l4proto tcp" + (" tcp flags & (syn | ack) == syn" if self.only_new else "")
+        # "meta l4proto tcp" is what the kernel wants to see before it lets a rule answer with a reset; the answer
+        # itself comes by here on its way to a local sender and must pass.
+        flags = "& (syn | ack | rst) == syn" if self.only_new else "& rst == 0x0"
+        condition = f"meta l4proto tcp tcp flags {flags}"
         return self.rules(unit, setting, "reject with tcp reset", condition=condition)
