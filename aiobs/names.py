@@ -139,6 +139,7 @@ SPOOL_BYTES: Final = "aiobs.agent.spool.size"
 SPOOL_DROPPED: Final = "aiobs.agent.spool.dropped"
 
 # -- faults ------------------------------------------------------------------------------------------------
+SPAN_EXPERIMENT: Final = "experiment"
 SPAN_FAULT: Final = "fault"
 """Followed by the fault's kind: ``fault network.latency``."""
 FAULT_ID: Final = "aiobs.fault.id"

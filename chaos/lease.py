@@ -139,10 +139,15 @@ class Lease:
         injection = Injection(plan, _lease=self)
         with self._changed:
             self._injections[plan.id] = injection
-        self._say({"do": "inject", "plan": plan.to_data()})
         it = injection
         patience = plan.effect_s + PROOF_S + START_S
-        answered = self.wait(lambda: bool(it.effective_ns or it.undone_ns or it.error), patience)
+        try:
+            self._say({"do": "inject", "plan": plan.to_data()})
+            answered = self.wait(lambda: bool(it.effective_ns or it.undone_ns or it.error), patience)
+        except BaseException:
+            # Whoever is interrupted here (a signal's handler raised) never learns of the injection.
+            self._wire.say({"do": "undo", "injection": plan.id})
+            raise
         if it.error is not None:
             raise it.error
         if not answered:
