@@ -90,6 +90,9 @@ class Lease:
         settings: by default those of the environment.
         who: for the audit trail.
 
+    Attributes:
+        injections: everything injected through it, by id, in order.
+
     Raises:
         ArmError: not allowed here, or another experiment holds the host.
     """
@@ -116,7 +119,7 @@ class Lease:
             )  # fmt: skip
         self._wire = Wire(ours)
         self._changed = threading.Condition()
-        self._injections: dict[str, Injection] = {}
+        self.injections: dict[str, Injection] = {}
         self._own: set[str] = set()
         self._ready = False
         self._refused: AiobsError | None = None
@@ -138,7 +141,7 @@ class Lease:
         """
         injection = Injection(plan, _lease=self)
         with self._changed:
-            self._injections[plan.id] = injection
+            self.injections[plan.id] = injection
         it = injection
         patience = plan.effect_s + PROOF_S + START_S
         try:
@@ -191,7 +194,7 @@ class Lease:
                 self._process.wait()
         self._thread.join(START_S)
         self._wire.close()
-        residue = [line for it in self._injections.values() for line in it.residue]
+        residue = [line for it in self.injections.values() for line in it.residue]
         if residue:
             raise FaultError("undo", "left behind: " + "; ".join(residue), tuple(residue))
 
@@ -223,7 +226,7 @@ class Lease:
                 self._wire.say({"do": "renew"})
 
     def _take(self, message: dict[str, Any]) -> None:
-        what, injection = message["is"], self._injections.get(message.get("injection", ""))
+        what, injection = message["is"], self.injections.get(message.get("injection", ""))
         if what == "ready":
             self._ready = True
         elif what == "ended":

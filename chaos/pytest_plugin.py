@@ -45,7 +45,7 @@ def chaos(pytestconfig: pytest.Config) -> Iterator[Callable[..., Injection]]:
     from aiobs.errors import ArmError
 
     try:
-        lease = Lease(armed=pytestconfig.getoption("--chaos-armed"), who="pytest")
+        lease = Lease(armed=bool(pytestconfig.getoption("--chaos-armed")), who="pytest")
     except ArmError as error:
         pytest.skip(f"no faults here: {error}")
 

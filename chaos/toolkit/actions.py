@@ -38,7 +38,7 @@ def undo_faults(injection: str = "") -> dict:  # type: ignore[type-arg]
 def hold(seconds: float) -> dict:  # type: ignore[type-arg]
     """Let the faults act for so long."""
     time.sleep(seconds)
-    return {"held_s": seconds, "active": [it.plan.id for it in held.injections.values() if it.active]}
+    return {"held_s": seconds, "active": [it.plan.id for it in held.injections().values() if it.active]}
 
 
 def _action(kind: str, made: type[Fault]) -> Callable[..., dict[str, Any]]:
@@ -52,8 +52,7 @@ def _action(kind: str, made: type[Fault]) -> Callable[..., dict[str, Any]]:
         )
         if values.get("dry_run") or os.environ.get(DRY_RUN) == "1":
             return preview(plan, load_settings()).to_data()
-        injection = held.injections[plan.id] = held.lease().inject(plan)
-        return held.told(injection)
+        return held.told(held.lease().inject(plan))
 
     required = [field for field in fields(made) if field.default is MISSING]
     optional = [field for field in fields(made) if field.default is not MISSING]

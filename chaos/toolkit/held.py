@@ -9,8 +9,7 @@ from aiobs.chaos.lease import Injection, Lease
 from aiobs.errors import FaultError
 
 _lease: list[Lease] = []
-injections: dict[str, Injection] = {}
-"""Every injection of this run, by id, in order."""
+_past: dict[str, Injection] = {}
 
 
 def lease(experiment: str = "") -> Lease:
@@ -30,15 +29,21 @@ def open_leases() -> list[Lease]:
     return list(_lease)
 
 
+def injections() -> dict[str, Injection]:
+    """Every injection of this run, by id, in order."""
+    return {**_past, **{key: it for held in _lease for key, it in held.injections.items()}}
+
+
 def undo(injection: str = "") -> list[Injection]:
     """Undo one injection, or all that are in force, the last first; again: nothing.
 
     Raises:
         FaultError: something is left, or there is no such injection.
     """
-    if injection and injection not in injections:
-        raise FaultError("undo", f"there is no injection {injection!r}; there are {', '.join(injections) or 'none'}")
-    chosen = [injections[injection]] if injection else [it for it in reversed(injections.values()) if it.active]
+    known = injections()
+    if injection and injection not in known:
+        raise FaultError("undo", f"there is no injection {injection!r}; there are {', '.join(known) or 'none'}")
+    chosen = [known[injection]] if injection else [it for it in reversed(known.values()) if it.active]
     return [it.undo() for it in chosen]
 
 
@@ -47,6 +52,7 @@ def end() -> list[str]:
     if not _lease:
         return []
     held = _lease.pop()
+    _past.update(held.injections)
     try:
         held.close()
     except FaultError as error:

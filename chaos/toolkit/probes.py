@@ -12,13 +12,13 @@ __all__ = ["fault_active", "fault_was_effective", "no_residue"]
 
 def fault_active(injection: str = "") -> bool:
     """Whether that injection (or any) is in force now."""
-    chosen = [_named(injection)] if injection else list(held.injections.values())
+    chosen = [_named(injection)] if injection else list(held.injections().values())
     return any(it.active for it in chosen)
 
 
 def fault_was_effective(injection: str = "") -> bool:
     """Whether that injection (or every one) has been seen to act: what was not proves nothing."""
-    chosen = [_named(injection)] if injection else list(held.injections.values())
+    chosen = [_named(injection)] if injection else list(held.injections().values())
     return bool(chosen) and all(it.effective_ns for it in chosen)
 
 
@@ -27,10 +27,11 @@ def no_residue() -> bool:
     place = open_place(load_settings())
     ours = {it.session for it in held.open_leases()}
     others = [session for session in place.sessions() if session.name not in ours]
-    return not others and not any(it.residue for it in held.injections.values())
+    return not others and not any(it.residue for it in held.injections().values())
 
 
 def _named(injection: str) -> Injection:
-    if injection not in held.injections:
+    known = held.injections()
+    if injection not in known:
         raise FaultError("effect", f"there is no injection {injection!r}")
-    return held.injections[injection]
+    return known[injection]
