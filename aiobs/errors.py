@@ -95,3 +95,41 @@ class DeviceError(AiobsError):
 
 class DeviceLostError(DeviceError):
     """The device is not there any more: fallen off its bus, or taken apart."""
+
+
+class PlanError(AiobsError):
+    """A fault cannot be injected as planned; nothing was touched.
+
+    Attributes:
+        field: what of the plan: its fault, target, a parameter.
+        value: what was given.
+        remedy: what to do instead, one sentence.
+    """
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{field}={value!r}: {remedy}")
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+
+
+class ArmError(AiobsError):
+    """Injection is not allowed here: not armed, no marker of the environment, protected, stopped, or locked."""
+
+
+class FaultError(AiobsError):
+    """A fault could not be injected, had no effect, or could not be undone.
+
+    Attributes:
+        stage: inject, effect or undo.
+        residue: what is left behind, one sentence each; empty where everything is as it was.
+    """
+
+    def __init__(self, stage: str, message: str, residue: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.residue = residue
+
+
+class InjectedError(AiobsError):
+    """What a point raises where the plan names no type of the program's own."""

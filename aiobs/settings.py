@@ -195,6 +195,33 @@ class Settings:
     prometheus_address: str = _row(
         "AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens."
     )
+    chaos: str = _row(
+        "AIOBS_CHAOS", _choice("", "armed"), "", "`armed` allows faults to be injected; without it nothing is touched."
+    )
+    environment: str = _row(
+        "AIOBS_ENVIRONMENT",
+        _text,
+        "",
+        "Which environment this is: faults are injected only in `development`, `test`, `ci`, `staging` or `sandbox`. Default: `deployment.environment.name` of `OTEL_RESOURCE_ATTRIBUTES`.",
+    )
+    chaos_dir: str = _row(
+        "AIOBS_CHAOS_DIR",
+        _text,
+        "",
+        "Private folder of undo journals, locks and the audit trail; it must outlive a reboot. Default: `/var/lib/aiobs/chaos` for root, else `$XDG_STATE_HOME/aiobs/chaos` or `~/.local/state/aiobs/chaos`.",
+    )
+    chaos_max_s: float = _row(
+        "AIOBS_CHAOS_MAX_DURATION",
+        _number(0),
+        3600.0,
+        "Longest a fault may be held, in seconds; longer plans are refused.",
+    )
+    chaos_protect: tuple[str, ...] = _row(
+        "AIOBS_CHAOS_PROTECT",
+        _names,
+        (),
+        "Comma-separated names of processes that no fault may hit, besides init, kernel threads, sshd, container runtimes, the agent, and whoever injects.",
+    )
 
 
 ROWS = fields(Settings)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted([*(ROOT / "aiobs").rglob("*.py"), *(ROOT / "exporters").rglob("*.py")])
+SOURCES = sorted(path for name in ("aiobs", "chaos", "exporters") for path in (ROOT / name).rglob("*.py"))
 
 NEVER_AT_IMPORT = (
     "aiobs.chaos", "aiobs.exporters", "asyncio", "chaoslib", "duckdb", "google.protobuf", "grpc",

@@ -19,7 +19,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-MAPPED = {"exporters": "aiobs/exporters"}
+MAPPED = {"chaos": "aiobs/chaos", "exporters": "aiobs/exporters"}
 """Top-level folders that ship inside ``aiobs``."""
 
 
