@@ -107,6 +107,7 @@ LINK: Final = "aiobs.link"
 """Attribute of a link: why it is there. ``own_trace``: the same span in the trace that the program's own
 OpenTelemetry set-up gave it."""
 LINK_OWN_TRACE: Final = "own_trace"
+LINK_FAULT: Final = "fault"
 
 # -- events ------------------------------------------------------------------------------------------------
 EVENT_EXCEPTION: Final = "exception"
@@ -310,6 +311,9 @@ OOM_SNAPSHOT: Final = "aiobs.out_of_memory.snapshot"
 SPAN_EXPERIMENT: Final = "experiment"
 SPAN_FAULT: Final = "fault"
 """Followed by the fault's kind: ``fault network.latency``."""
+FAULT_INJECTED: Final = "aiobs.fault.injected"
+"""True on a span that a fault hit: an error in it may be the fault's."""
+FAULT_ACTIVE: Final = "aiobs.fault.active"
 FAULT_ID: Final = "aiobs.fault.id"
 FAULT_KIND: Final = "aiobs.fault.kind"
 FAULT_TARGET: Final = "aiobs.fault.target"

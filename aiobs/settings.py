@@ -187,7 +187,10 @@ class Settings:
         "`auto`: where this host has GPUs, the agent samples them and tells what they did for each span. `off`: it leaves them alone.",
     )
     device_period_s: float = _row(
-        "AIOBS_DEVICE_PERIOD", _number(0.05), 1.0, "Seconds between two readings of each GPU; what changes slowly is read a tenth as often."
+        "AIOBS_DEVICE_PERIOD",
+        _number(0.05),
+        1.0,
+        "Seconds between two readings of each GPU; what changes slowly is read a tenth as often.",
     )
     host_period_s: float = _row(
         "AIOBS_HOST_PERIOD", _number(1), 10.0, "Seconds between two readings of the host and of each recorded process."

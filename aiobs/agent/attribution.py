@@ -73,6 +73,7 @@ class Attribution:
         ours = stat_fields(reader.pid)[1] == reader.start_ticks  # else it counts pids in a namespace of its own
         run_span = bytes.fromhex(reader.route.run_span)
         work = self.works[key] = Work(key, reader.pid if ours else 0, reader.wall_offset, run_span, self)
+        work.identity = reader.pid, reader.start_ticks
         work.since_ns = reader.created_ns
         return work
 

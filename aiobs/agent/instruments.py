@@ -75,5 +75,6 @@ INSTRUMENTS.update({
     names.SYSTEM_NETWORK_ERRORS: Instrument("sum", "{error}", "Count of network errors detected."),
     names.HW_NETWORK_IO: Instrument("sum", "By", "Received and transmitted network traffic in bytes."),
     names.HW_NETWORK_PACKETS: Instrument("sum", "{packet}", "Received and transmitted packets."),
+    names.FAULT_ACTIVE: Instrument("updown", "{fault}", "Faults in force on this host: 1 while one is, 0 after."),
     names.PRESSURE_STALLED: Instrument("sum", "s", "Time in which tasks waited for CPU, memory or disks."),
 })  # fmt: skip

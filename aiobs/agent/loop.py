@@ -74,7 +74,7 @@ class Agent:
         if self._journal.damage:
             say_once("journal", "aiobs: %s", self._journal.damage)
         self._allowance = Allowance(spool_bytes)
-        self._machine = Machine(settings or Settings(), self._journal.last.get("machine", {}))
+        self._machine = Machine(settings or Settings(), self._journal.last.get("machine", {}), runtime_dir)
         self._pipelines: dict[str, Pipeline] = {}
         self._roster = Roster(self._folder, self._journal.last, self._pipeline_of, breathe)
         self._finished = 0

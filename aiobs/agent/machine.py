@@ -13,6 +13,7 @@ from aiobs import names
 from aiobs.agent.attribution import MARGIN_NS, Attribution
 from aiobs.agent.device_events import Health, span_event
 from aiobs.agent.device_metrics import set_devices
+from aiobs.agent.fault_links import FaultLinks
 from aiobs.agent.host_metrics import HostMetrics
 from aiobs.agent.metrics import Metrics
 from aiobs.agent.sampling import Message, Sampling, sampler_command
@@ -41,14 +42,15 @@ class Machine:
         resource: of the host's metrics.
     """
 
-    def __init__(self, settings: Settings, past: dict[str, Any]) -> None:
-        """`past`: what :meth:`snapshot` gave the journal of an earlier agent."""
+    def __init__(self, settings: Settings, past: dict[str, Any], runtime: Path) -> None:
+        """`past`: what :meth:`snapshot` gave the journal of an earlier agent; `runtime`: the runtime directory."""
         self.attribution = Attribution(settings.device_period_s)
         self.resource = Resource(host_resource())
         self._offset = wall_offset_ns()
         self._metrics = Metrics(wall_ns())
         self._health = Health()
         self._host = HostMetrics(settings.host_period_s)
+        self._faults = FaultLinks(runtime, self._metrics)
         self._slow = 0
         self._asked_ns = 0
         self._busy_ns = monotonic_ns()
@@ -75,6 +77,7 @@ class Machine:
                 is more to read.
         """
         try:
+            self._faults.turn(self.attribution.works.values())
             self._host.turn(self.attribution.works.values())
             if self._sampling is None or not self._awake(busy):
                 return

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aiobs import names
-from aiobs.agent.decode import Found
+from aiobs.agent.decode import ENTRANCES, Found
 from aiobs.agent.frozen import freeze_event, freeze_row, thaw_event, thaw_row
 from aiobs.agent.metrics import Metrics
 from aiobs.agent.openings import OpenStep
 from aiobs.agent.process_usage import ProcessUsage
 from aiobs.agent.units import Units
-from aiobs.telemetry import Extra, Resource, Row, SpanEvent, Value
+from aiobs.fault_notes import FaultNote
+from aiobs.telemetry import Extra, Link, Resource, Row, SpanEvent, Value
 
 ROWS_LIMIT = 4096
 """Spans of one process that wait; beyond it the oldest go without what the GPU did, counted."""
@@ -21,6 +22,8 @@ STEPS_LIMIT = 4096
 """Finished steps whose energy is not known yet."""
 EVENTS_LIMIT = 256
 """Events of a process's GPUs, the newest, that spans still to come may have been hit by."""
+
+_WHOLES = {names.SPAN_STEP, names.SPAN_RANK_STEP, names.SPAN_PROCESS, names.SPAN_CHECKPOINT_SAVE}
 
 Look = Callable[[], "tuple[list[Found], list[OpenStep]]"]
 
@@ -76,6 +79,7 @@ class Work:
         units: its units. `usage`: its CPU time.
         metrics: of the process. `look`: tells what it has open now; may raise RecordError.
         news: events that are still to be logged.
+        identity: pid and start time as the process itself wrote them. `faults`: aimed at it, in force or just over.
     """
 
     def __init__(self, key: str, pid: int, offset: int, run_span: bytes, hardware: Hardware) -> None:
@@ -89,6 +93,8 @@ class Work:
         self.units = Units(offset, run_span)
         self.usage = ProcessUsage(pid)
         self.news: list[SpanEvent] = []
+        self.identity = 0, 0
+        self.faults: list[FaultNote] = []
         self._hardware = hardware
         self._waiting: deque[tuple[int, Row]] = deque()
         self._frozen: dict[bytes, list[Any]] = {}
@@ -120,6 +126,12 @@ class Work:
         self._events.append(event)
         self.news.append(event)
 
+    def aimed_at(self, faults: list[FaultNote]) -> None:
+        """These faults are aimed at the process, in force or just over; may raise RecordError."""
+        if faults and not self.faults:
+            self.units.look(*self.look())  # its own span is what the spans at its top are children of
+        self.faults = faults
+
     def may_end(self, time_ns: int) -> bool:
         """Whether all is known up to the moment it ended; to be asked again soon where not."""
         if self.ended_ns is None:
@@ -148,7 +160,7 @@ class Work:
             final: nothing more will be known.
         """
         if not self._waiting and not self.gpus:
-            return [self._told(row) for row in rows] if self._events else rows
+            return [self._told(row) for row in rows] if self._events or self.faults else rows
         hardware = self._hardware
         now, ready = hardware.now(), []
         self._waiting.extend((now, row) for row in rows)
@@ -184,13 +196,27 @@ class Work:
         return self._told(row)
 
     def _told(self, row: Row) -> Row:
-        """`row` with the events that hit it."""
+        """`row` with the events that hit it, and a link to each fault that did."""
         hit = [event for event in self._events if row[4] <= event.time_ns <= row[5]]
-        if hit:
+        faults = self.faults and self._faults_of(row)
+        if hit or faults:
             extra = row[7] or Extra()
             extra.events.extend(hit)
+            for fault in faults:
+                extra.attributes[names.FAULT_INJECTED] = True
+                told = {names.LINK: names.LINK_FAULT, names.FAULT_ID: fault.fault, names.FAULT_KIND: fault.kind}
+                extra.links.append(Link(bytes.fromhex(fault.trace), bytes.fromhex(fault.span), told))
             row = (*row[:7], extra)
         return row
+
+    def _faults_of(self, row: Row) -> list[FaultNote]:
+        """The faults that were in force while the work of `row` was under way; parts of it say no more than that."""
+        shape, _, _, parent, start, end, _, _ = row
+        whole = shape.kind in ENTRANCES or parent in self.units.homes or shape.name in _WHOLES
+        if not whole:
+            return []
+        begin, last = start - self.offset, end - self.offset
+        return [it for it in self.faults if it.begin_ns <= last and begin <= (it.end_ns or last)]
 
     # -- across the agent's death --------------------------------------------------------------------------
     def snapshot(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from aiobs.errors import RecordError
 from aiobs.settings import Settings
 
-FOLDERS = ("records", "agent", "spool")
+FOLDERS = ("records", "agent", "spool", "faults")
 
 
 def runtime_path(settings: Settings) -> Path:
