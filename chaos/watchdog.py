@@ -38,7 +38,10 @@ def start_watchdog(place: Place, session: Path, silence_s: float, keep: set[int]
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)
             _close_all_but({0, 1, 2, heard, say_ready, *keep})
-            descriptor = os.pidfd_open(injector.pid)
+            try:
+                descriptor = os.pidfd_open(injector.pid)
+            except ProcessLookupError:  # dead already: the pipe says so too
+                descriptor = heard
             os.write(say_ready, b"r")
             os.close(say_ready)
             _watch(place, session, injector, heard, descriptor, silence_s)
