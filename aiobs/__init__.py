@@ -65,6 +65,14 @@ __all__ = [
 ]
 
 
+def discover(discover_system: bool = True) -> dict[str, Any]:
+    """For ``chaos discover aiobs-sdk``: Chaos Toolkit looks for this name here and nowhere else."""
+    from importlib import import_module
+
+    found: dict[str, Any] = import_module("aiobs.chaos.toolkit").discover(discover_system)
+    return found
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from aiobs.identity import VERSION

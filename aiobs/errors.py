@@ -77,3 +77,59 @@ class PatchError(AiobsError):
     def __init__(self, target: str, reason: str) -> None:
         super().__init__(f"{target}: {reason}")
         self.target = target
+
+
+class DeviceError(AiobsError):
+    """A device, or a vendor's library, refused.
+
+    Attributes:
+        device: id of the device, "" for the library as a whole.
+        code: the library's error number; 0 where it has none.
+    """
+
+    def __init__(self, device: str, reason: str, code: int = 0) -> None:
+        super().__init__(f"{device}: {reason}" if device else reason)
+        self.device = device
+        self.code = code
+
+
+class DeviceLostError(DeviceError):
+    """The device is not there any more: fallen off its bus, or taken apart."""
+
+
+class PlanError(AiobsError):
+    """A fault cannot be injected as planned; nothing was touched.
+
+    Attributes:
+        field: what of the plan: its fault, target, a parameter.
+        value: what was given.
+        remedy: what to do instead, one sentence.
+    """
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        super().__init__(f"{field}={value!r}: {remedy}")
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+
+
+class ArmError(AiobsError):
+    """Injection is not allowed here: not armed, no marker of the environment, protected, stopped, or locked."""
+
+
+class FaultError(AiobsError):
+    """A fault could not be injected, had no effect, or could not be undone.
+
+    Attributes:
+        stage: inject, effect or undo.
+        residue: what is left behind, one sentence each; empty where everything is as it was.
+    """
+
+    def __init__(self, stage: str, message: str, residue: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.residue = residue
+
+
+class InjectedError(AiobsError):
+    """What a point raises where the plan names no type of the program's own."""

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from aiobs import ids, names, propagation
+from aiobs.device.fake import VARIABLE as FAKE_GPU
 from aiobs.propagation import Context
 from aiobs.settings import Settings
 from aiobs.telemetry import Route
@@ -76,6 +77,10 @@ def resource(settings: Settings, environment: Mapping[str, str], route: Route) -
         number = _whole(environment, *variables)
         if number is not None:
             found[name] = number
+    if environment.get(FAKE_GPU):
+        from aiobs.device.fake import claim
+
+        found.update(claim.resource(environment))
     return found
 
 

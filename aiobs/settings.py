@@ -198,8 +198,62 @@ class Settings:
         ("private",),
         "Hosts that outgoing requests may carry the trace's context to: `all`, `none`, or a comma-separated list of host patterns (`*.example.com`) and `private`, which stands for loopback and private addresses, names without a dot and names of local domains.",
     )
+    device_time: str = _row(
+        "AIOBS_DEVICE_TIME",
+        _choice("auto", "off"),
+        "auto",
+        "`auto`: where PyTorch uses CUDA, how long each phase of a training step took on the GPU, by events in its stream. `off`: none of it.",
+    )
+    memory_history: int = _row(
+        "AIOBS_MEMORY_HISTORY",
+        _count(0),
+        0,
+        "Allocations of GPU memory that PyTorch is to remember with their stack traces, some KB each; written to a file when memory runs out. 0: none.",
+    )
+    devices: str = _row(
+        "AIOBS_DEVICES",
+        _choice("auto", "off"),
+        "auto",
+        "`auto`: where this host has GPUs, the agent samples them and tells what they did for each span. `off`: it leaves them alone.",
+    )
+    device_period_s: float = _row(
+        "AIOBS_DEVICE_PERIOD",
+        _number(0.05),
+        1.0,
+        "Seconds between two readings of each GPU; what changes slowly is read a tenth as often.",
+    )
+    host_period_s: float = _row(
+        "AIOBS_HOST_PERIOD", _number(1), 10.0, "Seconds between two readings of the host and of each recorded process."
+    )
     prometheus_address: str = _row(
         "AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens."
+    )
+    chaos: str = _row(
+        "AIOBS_CHAOS", _choice("", "armed"), "", "`armed` allows faults to be injected; without it nothing is touched."
+    )
+    environment: str = _row(
+        "AIOBS_ENVIRONMENT",
+        _text,
+        "",
+        "Which environment this is: faults are injected only in `development`, `test`, `ci`, `staging` or `sandbox`. Default: `deployment.environment.name` of `OTEL_RESOURCE_ATTRIBUTES`.",
+    )
+    chaos_dir: str = _row(
+        "AIOBS_CHAOS_DIR",
+        _text,
+        "",
+        "Private folder of undo journals, locks and the audit trail; it must outlive a reboot. Default: `/var/lib/aiobs/chaos` for root, else `$XDG_STATE_HOME/aiobs/chaos` or `~/.local/state/aiobs/chaos`.",
+    )
+    chaos_max_s: float = _row(
+        "AIOBS_CHAOS_MAX_DURATION",
+        _number(0),
+        3600.0,
+        "Longest a fault may be held, in seconds; longer plans are refused.",
+    )
+    chaos_protect: tuple[str, ...] = _row(
+        "AIOBS_CHAOS_PROTECT",
+        _names,
+        (),
+        "Comma-separated names of processes that no fault may hit, besides init, kernel threads, sshd, container runtimes, the agent, and whoever injects.",
     )
 
 

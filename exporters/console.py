@@ -93,7 +93,8 @@ def duration(nanoseconds: int) -> str:
 def _who(resource: Resource) -> str:
     service = _one_line(resource.attributes.get(names.SERVICE_NAME, "unknown_service"))
     rank = resource.attributes.get(names.RANK)
-    return service if rank is None else f"{service}[{legal.key(rank)}]"
+    who = service if rank is None else f"{service}[{legal.key(rank)}]"
+    return f"{who} (fake GPU)" if resource.attributes.get(names.GPU_FAKE) else who
 
 
 def _span(who: str, row: Row) -> Iterator[str]:

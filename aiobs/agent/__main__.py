@@ -32,11 +32,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runtime-dir", help="folder of flight records, spool and agent (AIOBS_RUNTIME_DIR)")
     parser.add_argument("--linger", type=float, help="seconds to stay when nothing is left to do; inf: for ever")
     parser.add_argument("--spool-bytes", help="cap of the spool on disk (AIOBS_SPOOL_BYTES)")
+    parser.add_argument("--devices", help="auto or off: whether GPUs are sampled (AIOBS_DEVICES)")
+    parser.add_argument("--device-period", help="seconds between two readings of a GPU (AIOBS_DEVICE_PERIOD)")
+    parser.add_argument("--host-period", help="seconds between two readings of the host (AIOBS_HOST_PERIOD)")
     parser.add_argument("--foreground", action="store_true", help="log to the terminal and stay for ever")
     parser.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # descriptor inherited from who started us
     given = parser.parse_args(arguments)
     try:
-        settings = load_settings({"runtime_dir": given.runtime_dir, "spool_bytes": given.spool_bytes})
+        settings = load_settings({
+            "runtime_dir": given.runtime_dir, "spool_bytes": given.spool_bytes, "devices": given.devices,
+            "device_period_s": given.device_period, "host_period_s": given.host_period,
+        })  # fmt: skip
         folder = runtime_dir(settings)
     except AiobsError as error:
         sys.stderr.write(f"aiobs agent: {error}\n")
@@ -68,7 +74,7 @@ def run(
         signal.signal(number, stop)
 
     def make() -> Agent:
-        agents[:] = [Agent(folder, spool_bytes=settings.spool_bytes, version=installed_version())]
+        agents[:] = [Agent(folder, spool_bytes=settings.spool_bytes, version=installed_version(), settings=settings)]
         return agents[0]
 
     try:

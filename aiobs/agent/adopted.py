@@ -38,6 +38,7 @@ class Adopted:
         self.done = False
         self._inode = _inode(reader.path)
         self._closed_at: float | None = None
+        self._ending: Exit | None = None
         self._ooms = ooms
         self._counted: dict[str, int] = {}
         self._ours = reader.own_process()
@@ -51,7 +52,11 @@ class Adopted:
             self.watch.oom = self._ooms.of(self.reader.pid)
 
     def end(self) -> Exit | None:
-        """How the process ended, or None while there may be more to read."""
+        """How the process ended, as it was first seen; None while there may be more to read."""
+        self._ending = self._ending or self._look()
+        return self._ending
+
+    def _look(self) -> Exit | None:
         found = self.watch.ended()
         if found is not None:
             if found.cause == "unknown" and self.reader.closed():

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from aiobs.agent.attribution import Attribution
 from aiobs.agent.crowd import Crowd
 from aiobs.agent.exits import Exit
 from aiobs.agent.keep import LOCAL, REQUESTED, Wanted
@@ -42,9 +43,12 @@ METRICS_NS = 10_000_000_000
 class Assembler:
     """See the module's text."""
 
-    def __init__(self, route: Route, clock: Callable[[], int] = monotonic_ns) -> None:
-        """`route` is any of the route's processes'; `clock` gives monotonic ns."""
+    def __init__(
+        self, route: Route, clock: Callable[[], int] = monotonic_ns, attribution: Attribution | None = None
+    ) -> None:
+        """`route` is any of the route's processes'; `clock` gives monotonic ns; `attribution` knows the GPUs."""
         self._clock = clock
+        self._attribution = attribution or Attribution(1.0, clock)
         self._started_after_ns = int(_started_after_s(route) * 1e9)
         self._processes: dict[str, Process] = {}
         self._past: dict[str, dict[str, Any]] = {}
@@ -64,6 +68,11 @@ class Assembler:
             RecordError: the file was cut short or cannot be read.
         """
         return self._process(reader).drain(limit)
+
+    def may_end(self, reader: FlightReader, ending: Exit) -> bool:
+        """Whether all is known that is to be told of a process that is gone; to be asked again soon where not."""
+        process = self._process(reader)
+        return process.work.may_end(ending.time_ns or process.last_ns)
 
     def process_ended(self, reader: FlightReader, ending: Exit) -> None:
         """A process is gone: take in the rest of its record and finish what it left open. Raises RecordError."""
@@ -105,9 +114,11 @@ class Assembler:
                 process.announce(now)
             except RecordError:
                 pass  # the next read says so too, to those who deal with it
-            if process.rows:
-                batch.spans.append((process.resource, process.rows))
-                process.rows = []
+            rows = process.work.through(process.rows, final=process.ended)
+            process.rows = []
+            if rows:
+                batch.spans.append((process.resource, rows))
+            process.log_news()
             if process.logs:
                 batch.logs.append((process.resource, process.logs))
                 process.logs = []
@@ -125,6 +136,7 @@ class Assembler:
     def _drop(self, key: str) -> None:
         process = self._processes.pop(key)
         process.steps.gone()
+        self._attribution.leave(process.work)
         for name, count in process.counts().items():
             self._counts[name] += count
 
@@ -161,7 +173,8 @@ class Assembler:
         key = f"{reader.key}@{reader.created_ns}"
         process = self._processes.get(key)
         if process is None:
-            process = self._processes[key] = Process(reader, key, self, self._started_after_ns)
+            work = self._attribution.enter(reader, key)
+            process = self._processes[key] = Process(reader, key, self, work, self._started_after_ns)
             past = self._past.pop(key, None)
             if past is not None:
                 process.restore(past)
@@ -216,7 +229,11 @@ class Assembler:
         route = process.route
         partial = step.reason in LOCAL | {REQUESTED} and len(self._host_ranks(route)) < route.world_size
         offset = process.offset
-        process.rows += step_rows(step, route, offset, partial=partial, whole=whole)
+        rows = step_rows(step, route, offset, partial=partial, whole=whole)
+        extra = rows[0][7]
+        if extra is not None:
+            extra.attributes.update(process.work.usage.attributes(step.start, step.end))
+        process.rows += rows
         if not step.truncated:
             show_step(process.metrics, step, step.end + offset)
 

@@ -6,39 +6,30 @@ not, it can stay 0. Where a group cannot be read the count of the whole machine 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from aiobs.device.cgroups import UNLIMITED_BYTES, find_groups, kills_file, read_kills
+
 FORGET_S = 2.0
 """A kill that none of the watched processes answers for within this time hit somebody else."""
 
-_COUNT = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+_FIRST_VERSION = ("memory.limit_in_bytes", "memory.max_usage_in_bytes")
 
 
 def counter_files(pid: int, proc: Path = Path("/proc")) -> list[Path]:
     """The files that count the OOM kills of a process's memory group, the machine's count last."""
-    found: list[Path] = []
+    return [*(kills_file(group) for group in find_groups(pid, "memory", proc)), proc / "vmstat"]
+
+
+def _number(file: Path) -> int | None:
+    """The number in a group's file, 0 for ``max``; None where there is no such file."""
     try:
-        groups = (proc / str(pid) / "cgroup").read_text().splitlines()
-        mounts = (proc / "self" / "mountinfo").read_text().splitlines()
+        text = file.read_text().strip()
     except OSError:
-        groups, mounts = [], []
-    for line in groups:
-        _, controllers, group = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        for mount in mounts:
-            left, _, right = mount.partition(" - ")
-            root, point = left.split()[3:5]
-            kind, _, options = right.split()[:3]
-            v1 = kind == "cgroup" and "memory" in options.split(",")
-            if (v1 if controllers else kind == "cgroup2") and (group + "/").startswith(root.rstrip("/") + "/"):
-                inside = group[len(root.rstrip("/")) :].lstrip("/")
-                found.append(Path(point) / inside / ("memory.oom_control" if v1 else "memory.events"))
-                break
-    return [*found, proc / "vmstat"]
+        return None
+    return int(text) if text.isdigit() else 0
 
 
 class OomCounter:
@@ -55,14 +46,11 @@ class OomCounter:
 
     def _read(self) -> int:
         for file in self.files:
-            try:
-                match = _COUNT.search(file.read_text())
-            except OSError:
-                continue
-            if match:
+            kills = read_kills(file)
+            if kills is not None:
                 # A group that goes away must not make the machine's count look like this group's.
                 self.files = [file]
-                return int(match[1])
+                return kills
         return getattr(self, "baseline", 0)
 
     def claim(self) -> bool:
@@ -71,6 +59,19 @@ class OomCounter:
             return False
         self.baseline += 1
         return True
+
+    def limit(self) -> tuple[int, int]:
+        """The limit on the group's memory that its processes can run into, its own or that of a group around it, and
+        the most that was used against it, bytes; (0, 0) where there is none."""
+        unified = self.files[0].name == "memory.events"
+        limit_name, peak_name = ("memory.max", "memory.peak") if unified else _FIRST_VERSION
+        for folder in [self.files[0].parent, *self.files[0].parents[1:]]:
+            limit = _number(folder / limit_name)
+            if limit is None:  # the kernel's count for the whole machine, or above all groups
+                break
+            if 0 < limit < UNLIMITED_BYTES:
+                return limit, min(limit, _number(folder / peak_name) or limit)
+        return 0, 0
 
     def settle(self) -> None:
         """Forget kills nobody claims: they hit processes we do not watch. Call about once a second."""

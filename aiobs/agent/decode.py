@@ -48,7 +48,7 @@ class Found:
     Attributes:
         values: of the shape's keys.
         attributes: more of them, from JSON.
-        payload: bytes of a STEP.
+        payload: bytes of a STEP or of ARRIVALS.
         extra: for spans: status, events, links and the like, with times already in Unix ns; else None.
     """
 
@@ -189,7 +189,7 @@ class Decoder:
         trace = high.to_bytes(8, "big") + low.to_bytes(8, "big")
         above = parent.to_bytes(8, "big") if parent else b""
         found = Found(kind, flags, _NO_SHAPE, trace, span.to_bytes(8, "big"), above, thread, start, aux, end)
-        if kind == layout.STEP:
+        if kind in (layout.STEP, layout.ARRIVALS):
             found.payload = payload
             return found
         if kind not in (layout.SPAN, layout.EVENT, layout.SCALARS):

@@ -41,12 +41,16 @@ class Exit:
         code: the exit code, where it exited by itself and the code is known.
         signal: name of the signal that ended it (``SIGKILL``), "" where there was none.
         time_ns: when it was seen, monotonic ns; 0 where the process was gone before anyone watched.
+        limit_bytes, used_bytes: of an OOM kill: the limit of the control group it was killed for, and the most that was
+            used against it; 0 where the machine had no memory left.
     """
 
     cause: str = UNKNOWN
     code: int | None = None
     signal: str = ""
     time_ns: int = 0
+    limit_bytes: int = 0
+    used_bytes: int = 0
 
     @property
     def clean(self) -> bool:
@@ -140,7 +144,8 @@ class Watch:
         status = self._status()
         found = Exit(time_ns=now) if status is None else read_status(status, now)
         if found.signal == "SIGKILL" and self.oom is not None and self.oom.claim():
-            found = replace(found, cause=OOM_KILL)
+            limit, used = self.oom.limit()
+            found = replace(found, cause=OOM_KILL, limit_bytes=limit, used_bytes=used)
         return found
 
     def _status(self) -> int | None:

@@ -59,7 +59,7 @@ def _thaw_extra(state: list[Any]) -> Extra:
 def freeze_step(step: Step) -> dict[str, Any]:
     found: dict[str, Any] = {name: getattr(step, name) for name in _PLAIN}
     found.update({name: getattr(step, name).hex() for name in _IDS})
-    found["phases"] = [[phase.name, phase.parent, phase.start, phase.end, phase.open] for phase in step.phases]
+    found["phases"] = [[it.name, it.parent, it.start, it.end, it.open, it.gpu_s] for it in step.phases]
     found["rows"] = [freeze_row(row) for row in step.rows]
     found["events"] = [[span.hex(), freeze_event(event)] for span, event in step.events]
     return found

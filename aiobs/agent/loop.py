@@ -13,14 +13,17 @@ from typing import Any
 
 from aiobs.agent.bell import open_bell
 from aiobs.agent.journal import Journal
+from aiobs.agent.machine import Machine
 from aiobs.agent.pipeline import Pipeline
 from aiobs.agent.records import RecordFolder
 from aiobs.agent.roster import Roster
 from aiobs.agent.routes import restored_route, route_key
 from aiobs.agent.selfstats import StatusFile
 from aiobs.agent.spool import Allowance
+from aiobs.clock import monotonic_ns
 from aiobs.errors import RecordError
 from aiobs.guard import say_once
+from aiobs.settings import Settings
 from aiobs.telemetry import Route
 
 BUSY_S, LIVE_S, IDLE_S = 0.01, 0.1, 0.2
@@ -48,14 +51,16 @@ class Agent:
     """
 
     def __init__(
-        self, runtime_dir: Path, *, spool_bytes: int, version: str, breathe: Callable[[], None] | None = None
-    ) -> None:
+        self, runtime_dir: Path, *, spool_bytes: int, version: str, settings: Settings | None = None,
+        breathe: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         """Go on where an earlier agent stopped.
 
         Args:
             runtime_dir: made and checked.
             spool_bytes: cap of the spool.
             version: of aiobs, for the agent's own telemetry.
+            settings: what to sample of the machine, the defaults by default.
             breathe: called between short stretches of work (thread mode: let others have the GIL).
 
         Raises:
@@ -69,6 +74,7 @@ class Agent:
         if self._journal.damage:
             say_once("journal", "aiobs: %s", self._journal.damage)
         self._allowance = Allowance(spool_bytes)
+        self._machine = Machine(settings or Settings(), self._journal.last.get("machine", {}), runtime_dir)
         self._pipelines: dict[str, Pipeline] = {}
         self._roster = Roster(self._folder, self._journal.last, self._pipeline_of, breathe)
         self._finished = 0
@@ -96,7 +102,13 @@ class Agent:
 
     def _pipeline(self, route: Route, past: dict[str, Any] | None) -> Pipeline:
         return Pipeline(
-            route, self._runtime_dir / "spool", self._allowance, self._version, past, lost=self._journal_lost
+            route,
+            self._runtime_dir / "spool",
+            self._allowance,
+            self._version,
+            past,
+            self._machine,
+            lost=self._journal_lost,
         )
 
     def _pipeline_of(self, route: Route) -> Pipeline:
@@ -124,7 +136,11 @@ class Agent:
         if now - self._settled_at >= 1.0:
             self._settled_at = now
             self._roster.settle()
-        read, ended = self._roster.read()
+        if last:
+            self._machine.read_once_more()
+        began_ns = monotonic_ns()
+        read, ended = self._roster.read(patient=not last)
+        self._machine.turn(began_ns if read < self._roster.stretch else None, busy=len(self._roster) > 0)
         self._pending_records += read
         since_s, self._read_at = now - self._read_at, now
         longest_s = LIVE_S if len(self._roster) else IDLE_S
@@ -161,6 +177,7 @@ class Agent:
         entry = {
             "v": 1,
             "routes": {key: pipeline.state() for key, pipeline in self._pipelines.items()},
+            "machine": self._machine.snapshot(),
             **self._roster.state(),
         }
         try:
@@ -258,5 +275,6 @@ class Agent:
             pipeline.close(SEND_S)
         for adopted in self._roster:
             adopted.release(delete=False)
+        self._machine.close()
         self._journal.close()
         os.close(self._bell)

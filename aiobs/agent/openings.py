@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiobs import names
-from aiobs.agent.exits import Exit
+from aiobs.agent.exits import OOM_KILL, Exit
 from aiobs.agent.keep import FAILED, LAST
 from aiobs.agent.plans import TIME_LIMIT
 from aiobs.agent.steps import Step, read_phases
 from aiobs.agent.untrusted import DamagedError
 from aiobs.recorder import layout
+from aiobs.telemetry import SpanEvent
 
 
 @dataclass(slots=True)
@@ -94,6 +95,17 @@ def split_at_death(
     rest.failed = not ending.clean
     rest.message = "" if ending.clean else str(ending)
     return finished, rest
+
+
+def out_of_memory(ending: Exit, time_ns: int) -> SpanEvent | None:
+    """That the kernel killed the process for lack of memory, as an event at `time_ns` (Unix ns); None where it did not."""
+    if ending.cause != OOM_KILL:
+        return None
+    attributes: dict[str, Any] = {names.OOM_KIND: "cgroup" if ending.limit_bytes else "host"}
+    if ending.limit_bytes:
+        attributes[names.OOM_LIMIT], attributes[names.OOM_USED] = ending.limit_bytes, ending.used_bytes
+        attributes[names.OOM_LIMIT_NAME] = "cgroup"
+    return SpanEvent(names.EVENT_OUT_OF_MEMORY, time_ns, attributes)
 
 
 def exit_attributes(ending: Exit) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiobs.agent.assemble import Assembler
+from aiobs.agent.machine import Machine
 from aiobs.agent.outlets import LocalOutlet, Outlet, RemoteOutlet, open_outlet
 from aiobs.agent.rendezvous import Rendezvous
 from aiobs.agent.routes import metrics_interval_s, route_key, route_state
@@ -34,14 +35,16 @@ class Pipeline:
     """
 
     def __init__(
-        self, route: Route, spool: Path, allowance: Allowance, version: str, past: dict[str, Any] | None, *, lost: bool
-    ) -> None:
+        self, route: Route, spool: Path, allowance: Allowance, version: str, past: dict[str, Any] | None, machine: Machine,
+        *, lost: bool,
+    ) -> None:  # fmt: skip
         """Open the exporters.
 
         Args:
             route: of the first record that has it.
             spool: the folder of all spools.
             past: :meth:`state` as the journal has it, None where the route is new to it.
+            machine: what is known of GPUs and host.
             lost: the journal was lost.
         """
         self.route, self.key = route, route_key(route)
@@ -54,7 +57,8 @@ class Pipeline:
         self._interval_s = metrics_interval_s(route)
         self._metrics_at = time.monotonic() + self._interval_s
         self._stats = SelfStats(version, route.run_id, time.time_ns())
-        self.assembler = Assembler(route)
+        self.assembler = Assembler(route, attribution=machine.attribution)
+        self._machine = machine
         if route.run_dir and route.world_size > 1:
             self.assembler.rendezvous = Rendezvous(Path(route.run_dir))
         self._spool, self._journal_lost = spool, lost
@@ -97,6 +101,7 @@ class Pipeline:
                 time.time_ns(), self.outlets, processed=self.processed, counted=self._counts(),
                 capacity=self._allowance.limit,
             )))  # fmt: skip
+            batch.metrics.append((self._machine.resource, self._machine.metrics(time.time_ns())))
         if not batch:
             return False
         self.processed += batch.span_count()

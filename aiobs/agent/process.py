@@ -11,14 +11,16 @@ from aiobs.agent.exits import Exit
 from aiobs.agent.frozen import freeze_row, thaw_row
 from aiobs.agent.keep import LAST
 from aiobs.agent.metrics import Metrics
-from aiobs.agent.openings import OpenStep, exit_attributes, open_step, split_at_death
+from aiobs.agent.openings import OpenStep, exit_attributes, open_step, out_of_memory, split_at_death
 from aiobs.agent.rank_steps import Host, RankSteps
 from aiobs.agent.reader import FlightReader
 from aiobs.agent.serving_metrics import ServingMetrics, counts_requests
-from aiobs.agent.steps import parse_step
+from aiobs.agent.steps import Step, parse_step
 from aiobs.agent.unfinished import Unfinished, with_error_type
 from aiobs.agent.untrusted import DamagedError
+from aiobs.agent.work import Work
 from aiobs.clock import monotonic_ns
+from aiobs.device.base import FATAL
 from aiobs.recorder import layout
 from aiobs.telemetry import STATUS_ERROR, Exemplar, Extra, Link, LogRow, Resource, Row, SpanEvent
 
@@ -36,11 +38,11 @@ class Process:
 
     Attributes:
         rows, logs: what is ready to be exported. `resource`: the newest.
-        metrics, steps: of this process. `offset`: wall - monotonic clock, ns.
+        metrics, steps, work: of this process. `offset`: wall - monotonic clock, ns.
         ended: it is gone, and everything of it is in `rows`, `logs` and `metrics`.
     """
 
-    def __init__(self, reader: FlightReader, key: str, host: Host, started_after_ns: int) -> None:
+    def __init__(self, reader: FlightReader, key: str, host: Host, work: Work, started_after_ns: int) -> None:
         self.rows: list[Row] = []
         self.logs: list[LogRow] = []
         self.resource: Resource = reader.resource
@@ -58,6 +60,9 @@ class Process:
         self._last_ns = reader.created_ns + reader.wall_offset
         self._lost_said = reader.lost
         self._reader = reader
+        self.work = work
+        work.metrics, work.look = self.metrics, self._look
+        work.described(self.resource)
 
     # -- records -------------------------------------------------------------------------------------------
     def drain(self, limit: int, *, final: bool = False) -> int:
@@ -68,10 +73,14 @@ class Process:
             if cells is None:
                 break
             self.route = self.steps.route = reader.route
-            self.resource = reader.resource
+            if reader.resource is not self.resource:
+                self.resource = reader.resource
+                self.work.described(self.resource)
             first = len(rows)
             self._decoder.decode(cells, rows, self._within, self._take)
             self._unfinished.complete(rows, first)
+            if self.work.gpus:
+                self.work.see(rows[first:])
             if len(rows) > first:
                 self._last_ns = max(self._last_ns, rows[-1][5])
             taken += cells.count
@@ -97,6 +106,8 @@ class Process:
             self._event(found)
         elif found.kind == layout.SCALARS:
             self._scalars(found)
+        elif found.kind == layout.ARRIVALS:
+            self._arrivals(found)
         else:
             self._step(found)
 
@@ -129,6 +140,10 @@ class Process:
         if name in _CHECKPOINTS and found.shape.scope == "aiobs":
             self._checkpoint(found, _CHECKPOINTS[name], shown=row is not None)
         if row is not None:
+            if row[0].kind in ENTRANCES:
+                extra = row[7]
+                assert extra is not None
+                extra.attributes.update(self.work.usage.attributes(found.start, found.end))
             self.rows.append(row)
 
     def _checkpoint(self, found: Found, operation: str, *, shown: bool) -> None:
@@ -147,6 +162,21 @@ class Process:
             self._unfinished.event(found.span, event)
         self._log_event(event, found.trace, found.span)
 
+    @property
+    def last_ns(self) -> int:
+        """When the last thing happened that its record tells of (monotonic ns)."""
+        return self._last_ns - self.offset
+
+    def log_news(self) -> None:
+        """Log what happened to the process from outside: to its GPUs, or its control group."""
+        for event in self.work.news:
+            fatal = event.attributes.get(names.GPU_EVENT_SEVERITY) == FATAL
+            body = event.attributes.get(names.GPU_EVENT_TEXT)
+            self.logs.append(
+                LogRow(event.time_ns, body, event.name, _SEVERITY_ERROR if fatal else 13, event.attributes)
+            )
+        self.work.news.clear()
+
     def _log_event(self, event: SpanEvent, trace: bytes, span: bytes) -> None:
         failed = event.name == names.EVENT_EXCEPTION
         body = event.attributes.get(names.EXCEPTION_MESSAGE) if failed else None
@@ -164,6 +194,15 @@ class Process:
         elif found.span != bytes(8):
             self._unfinished.attributes(found.span, values)
 
+    def _arrivals(self, found: Found) -> None:
+        try:
+            self.steps.arrivals(found.thread, found.end, found.payload)
+        except DamagedError:
+            self._decoder.damaged += 1
+            return
+        if found.aux:
+            self.metrics.add(names.GPU_ARRIVALS_DROPPED, found.aux)
+
     def _step(self, found: Found) -> None:
         try:
             step = parse_step(
@@ -172,7 +211,11 @@ class Process:
         except DamagedError:
             self._decoder.damaged += 1
             return
-        self.steps.step(step, monotonic_ns())
+        self._whole_step(step)
+
+    def _whole_step(self, step: Step, *, finished: bool = True) -> None:
+        self.work.step(step.thread, step.start, step.end)
+        self.steps.step(step, monotonic_ns(), finished=finished)
 
     # -- while it runs -------------------------------------------------------------------------------------
     def announce(self, now: int) -> None:
@@ -185,12 +228,16 @@ class Process:
             return
         self.steps.release(now)
         if self._announcer.due(now):
-            marks = (self._decoder.whole(mark.raw, mark=True) for mark in self._reader.open_slots())
-            found = [mark for mark in marks if mark is not None]
-            self._serving.see_open(found, now + self.offset)
-            self.rows += self._announcer.spans(found, self.offset, now)
-            for area in self._reader.open_steps():
+            marks, areas = self._look()
+            self._serving.see_open(marks, now + self.offset)
+            self.rows += self._announcer.spans(marks, self.offset, now)
+            for area in areas:
                 self._announce_step(area, now)
+
+    def _look(self) -> tuple[list[Found], list[OpenStep]]:
+        """The spans and steps that are open now. Raises RecordError."""
+        found = (self._decoder.whole(mark.raw, mark=True) for mark in self._reader.open_slots())
+        return [mark for mark in found if mark is not None], self._reader.open_steps()
 
     def _announce_step(self, area: OpenStep, now: int) -> None:
         """Announce a step that hangs; it will be kept then, so that the announcement has its parent."""
@@ -208,12 +255,14 @@ class Process:
             pass
         died = ending.time_ns + self.offset if ending.time_ns else self._last_ns
         died = max(died, self._last_ns)
+        lack = out_of_memory(ending, died)
         for area in reader.open_steps():
             finished, rest = split_at_death(area, died - self.offset, ending, reader.table.phases)
             if finished is not None:
-                self.steps.step(finished, monotonic_ns())
+                self._whole_step(finished)
             if rest is not None:
-                self.steps.step(rest, monotonic_ns(), finished=False)
+                rest.events += [(b"", lack)] if lack is not None else []
+                self._whole_step(rest, finished=False)
         recorded = reader.finished_spans()
         homeless: list[Row] = []
         for mark in reader.open_slots():
@@ -266,6 +315,9 @@ class Process:
         event = SpanEvent(names.EVENT_PROCESS_EXIT, died, attributes)
         extra.attributes.update(attributes)
         extra.events.append(event)
+        lack = out_of_memory(ending, died)
+        if lack is not None and ending.limit_bytes:  # else it tells no more than the cause does
+            extra.events.append(lack)
         if self._reader.lost:
             extra.events.append(SpanEvent(names.EVENT_RECORDS_LOST, died, {names.RECORDS_COUNT: self._reader.lost}))
         if not ending.clean and extra.status != STATUS_ERROR:
@@ -295,11 +347,12 @@ class Process:
             "damaged": self._decoder.damaged,
             "lost": self._lost_said,
             "parts": self._reader.parts(),
+            "work": self.work.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `snapshot` gave."""
-        self.metrics = self.steps.metrics = Metrics.restored(state["metrics"])
+        self.metrics = self.steps.metrics = self.work.metrics = Metrics.restored(state["metrics"])
         self._serving.restore(state["serving"], self.metrics)
         self.steps.restore(state["steps"], monotonic_ns())
         self._unfinished.restore(state["unfinished"])
@@ -308,3 +361,5 @@ class Process:
         self._last_ns, self._decoder.damaged = state["last"], state["damaged"]
         self._lost_said = state["lost"]
         self._reader.restore_parts(state["parts"])
+        if "work" in state:
+            self.work.restore(state["work"])

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Protocol
 
+from aiobs.agent.device_time import Arrivals, see_device_time
 from aiobs.agent.frozen import freeze_event, freeze_row, freeze_step, thaw_event, thaw_row, thaw_step
 from aiobs.agent.keep import FAILED, LOCAL, REQUESTED, SLOW, SlowRule, Wanted, rule
 from aiobs.agent.metrics import Metrics
 from aiobs.agent.step_metrics import see_step
 from aiobs.agent.steps import Step, late_row, span_budget
+from aiobs.clock import monotonic_ns
 from aiobs.telemetry import Route, Row, SpanEvent
 
 RECENT_STEPS = 64
@@ -60,6 +62,7 @@ class RankSteps:
         self.metrics = metrics
         self._host = host
         self._slow = SlowRule()
+        self._arrivals = Arrivals()
         self._newest: dict[int, Step] = {}
         self._arrived: dict[int, int] = {}
         self._recent: OrderedDict[bytes, Step] = OrderedDict()
@@ -118,7 +121,7 @@ class RankSteps:
     def event(self, trace: bytes, span: bytes, event: SpanEvent, start: int) -> None:
         """An event of a span, phase or step within a step."""
         step = self._step_of(trace, start)
-        if step is not None and step.fate in ("held", "recent"):
+        if step is not None and step.fate in ("held", "recent", "due"):
             step.events.append((span, event))
         elif step is None and self._count < ROWS_LIMIT:
             self._count += 1
@@ -154,8 +157,11 @@ class RankSteps:
         step.attributes = {**self._scalars.pop(step.number, {}), **step.attributes}
         for number in [number for number in self._scalars if number < step.number]:
             del self._scalars[number]
+        if step.failed and not step.reason:
+            step.reason = FAILED
         if finished:
             see_step(self.metrics, step)
+            self._arrivals.expect(step)
             if self._slow.see(step.end - step.start, self.route.keep_slow_ratio) and not step.reason:
                 step.reason = SLOW
         self._said[step.said_trace] = step
@@ -194,13 +200,24 @@ class RankSteps:
             self._forget()
 
     def _keep(self, step: Step, reason: str) -> None:
-        if step.fate in ("kept", "gone"):
+        if step.fate in ("due", "kept", "gone"):
             return
-        self._count -= len(step.rows)
-        step.reason, step.fate = reason, "kept"
-        self._host.emit(self, step)
+        step.reason, step.fate = reason, "due"
+        if not self._arrivals.detain(step, monotonic_ns()):
+            self._emit(step)
         if reason in LOCAL or reason == REQUESTED:
             self._host.keep_everywhere(step.trace, reason)
+
+    def _emit(self, step: Step) -> None:
+        self._count -= len(step.rows)
+        step.fate = "kept"
+        self._arrivals.tell(step)
+        self._host.emit(self, step)
+
+    def arrivals(self, thread: int, until: int, payload: bytes) -> None:
+        """When a GPU reached moments of that thread; `until` (monotonic ns) no others are to come. Raises DamagedError."""
+        for step in self._arrivals.take(thread, until, payload):
+            see_device_time(self.metrics, step)
 
     def recall(self, trace: bytes, reason: str) -> None:
         """Another rank has a reason to keep this step."""
@@ -215,6 +232,8 @@ class RankSteps:
 
     def release(self, now: int) -> None:
         """Export held steps that are to be kept anyway and have waited long enough."""
+        for step in self._arrivals.released(now):
+            self._emit(step)
         for thread, step in list(self._newest.items()):
             if step.fate == "held" and now - self._arrived.get(thread, now) >= HOLD_NS:
                 reason = self._reason(step)
@@ -230,6 +249,8 @@ class RankSteps:
         for thread in list(self._newest):
             step = self._newest.pop(thread)
             self.settle(step, last)
+        for step in self._arrivals.released(None):
+            self._emit(step)
         leftover = [row for rows in self._rows.values() for row in rows]
         self._rows.clear()
         self._events.clear()
@@ -266,6 +287,8 @@ class RankSteps:
         return {
             "slow": self._slow.snapshot(),
             "newest": [freeze_step(step) for step in self._newest.values() if step.fate == "held"],
+            "due": [freeze_step(step) for step in self._arrivals.waiting()],
+            "arrivals": self._arrivals.snapshot(min([step.start for step in self._newest.values()], default=0)),
             "rows": [freeze_row(row) for rows in self._rows.values() for row in rows],
             "events": [
                 [trace.hex(), span.hex(), freeze_event(event)]
@@ -287,6 +310,14 @@ class RankSteps:
             self._newest[step.thread] = self._said[step.said_trace] = step
             self._arrived[step.thread] = now
             self._count += len(step.rows)
+        due = [thaw_step(frozen) for frozen in state.get("due", ())]  # an older agent had none
+        for step in due:
+            step.fate = "due"
+            self._said[step.said_trace] = step
+            self._count += len(step.rows)
+        self._arrivals.restore(state.get("arrivals"), due, now)
+        for step in self._newest.values():
+            self._arrivals.expect(step)
         for frozen in state["rows"]:
             row = thaw_row(frozen)
             self._rows.setdefault(row[1], []).append(row)

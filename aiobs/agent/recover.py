@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,10 @@ def recover(runtime_dir: Path, settings: Settings, timeout_s: float = 60.0) -> R
     before = folder.look()
 
     def make() -> Agent:
-        agent = Agent(runtime_dir, spool_bytes=settings.spool_bytes, version=installed_version())
+        agent = Agent(
+            runtime_dir, spool_bytes=settings.spool_bytes, version=installed_version(),
+            settings=replace(settings, devices="off"),  # what the GPUs did then cannot be read now
+        )  # fmt: skip
         agent.hurry()
         return agent
 

@@ -77,8 +77,12 @@ class Roster:
         adopted = Adopted(reader, self._pipeline_of(reader.route), self.ooms)
         self._adopted[adopted.identity] = adopted
 
-    def read(self) -> tuple[int, bool]:
-        """Take in what is new: records read, and whether a process ended."""
+    def read(self, *, patient: bool = True) -> tuple[int, bool]:
+        """Take in what is new: records read, and whether a process ended.
+
+        Args:
+            patient: a process that ended may wait a moment for what is still to be known of its GPUs.
+        """
         read, ended = 0, False
         for adopted in list(self):
             pipeline = adopted.pipeline
@@ -87,7 +91,7 @@ class Roster:
             try:
                 end = adopted.end()
                 read += pipeline.assembler.add(adopted.reader, self.stretch)
-                if end is not None:
+                if end is not None and (pipeline.assembler.may_end(adopted.reader, end) or not patient):
                     pipeline.assembler.process_ended(adopted.reader, end)
                     adopted.done = ended = True
                 adopted.count()

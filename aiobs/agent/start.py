@@ -69,6 +69,8 @@ def _agent_command(settings: Settings, runtime_dir: Path, lock: int) -> list[str
     return [
         sys.executable, "-S", "-m", "aiobs.agent", "--runtime-dir", str(runtime_dir), "--linger",
         f"{settings.agent_linger_s:g}", "--spool-bytes", str(settings.spool_bytes), "--lock", str(lock),
+        "--devices", settings.devices, "--device-period", f"{settings.device_period_s:g}",
+        "--host-period", f"{settings.host_period_s:g}",
     ]  # fmt: skip
 
 

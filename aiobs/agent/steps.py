@@ -23,13 +23,15 @@ CROWD = 250
 
 @dataclass(slots=True)
 class Phase:
-    """One entry of a step. `parent`: index of the enclosing entry, -1: none. Times in monotonic ns."""
+    """One entry of a step. `parent`: index of the enclosing entry, -1: none. Times in monotonic ns. `gpu_s`: how long
+    it took on the GPU, where that is known."""
 
     name: str
     parent: int
     start: int
     end: int
     open: bool = False
+    gpu_s: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -49,7 +51,8 @@ class Step:
             process or thread counts steps of the same rank, or where the numbers began again.
         rows, events: finished spans within it, and events of spans that are not among them.
         dropped: spans within it that there was no room for.
-        reason: why it is kept, "" while nothing speaks for it. `fate`: held, recent, kept or gone.
+        reason: why it is kept, "" while nothing speaks for it. `fate`: held, recent, due (to be kept, with what the
+            GPU did still to come), kept or gone.
     """
 
     number: int
@@ -255,6 +258,8 @@ def _phase_rows(step: Step, offset: int, limit: int) -> tuple[list[Row], int]:
         spans.append(span)
         above = spans[phase.parent] if phase.parent >= 0 else step.span
         extra = Extra(attributes={names.TRUNCATED: True}) if phase.open and step.truncated else None
+        if phase.gpu_s is not None:
+            extra = Extra(attributes={names.GPU_DURATION: phase.gpu_s})
         rows.append((_phase_shape(phase.name), step.trace, span, above, phase.start + offset, phase.end + offset, (step.number,), extra))  # fmt: skip
     many: dict[str, list[Phase]] = {}
     for phase in phases[single:]:

@@ -34,6 +34,7 @@ class AgentThread(threading.Thread):
             self._runtime_dir,
             spool_bytes=self._settings.spool_bytes,
             version=installed_version(),
+            settings=self._settings,
             breathe=lambda: time.sleep(0),
         )
         return self._agent

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from aiobs.agent.outlets import create_exporter
 from aiobs.cli.command_check import check_command
+from aiobs.cli.device_check import check_devices
 from aiobs.cli.endpoint_check import check_endpoint
 from aiobs.cli.findings import NOTE, OK, PROBLEM, Finding
 from aiobs.cli.place_check import check_installation, check_patches, check_settings
@@ -63,6 +64,7 @@ def examine(options: argparse.Namespace, command: Sequence[str]) -> Iterator[Fin
     if command:
         yield from check_command(command, os.environ)
     yield from check_runtime(settings)
+    yield from check_devices(settings)
     yield from _exporters(options, settings)
 
 

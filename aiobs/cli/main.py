@@ -18,6 +18,7 @@ VERBS = {
     "doctor": "why does nothing arrive? checks settings, endpoint, patches and what is left behind",
     "recover": "export flight records that were left behind",
     "agent": "run, look at or stop this host's agent",
+    "chaos": "inject faults that always end: list, plan, inject, status, stop, recover",
 }
 """Each verb, which is also the name of its module in this package, and what it does."""
 

@@ -66,7 +66,8 @@ def _att(key: str) -> str:
 
 def _run(db: DuckDBPyConnection, described: dict[str, Any]) -> dict[str, Any]:
     whole = rows(db, f"""SELECT count(*) AS spans, count(DISTINCT trace) AS traces, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
-        max(att(resource, '{names.RUN_ID}')) AS id, max(att(resource, '{names.RUN_TRACE_ID}')) AS trace FROM spans""")[0]  # fmt: skip
+        max(att(resource, '{names.RUN_ID}')) AS id, max(att(resource, '{names.RUN_TRACE_ID}')) AS trace,
+        coalesce(bool_or(att(resource, '{names.GPU_FAKE}') = 'true'), false) AS fake_gpus FROM spans""")[0]  # fmt: skip
     found = rows(db, f"""SELECT trace, start_ns, end_ns, truncated AS cut, {_att(names.RUN_NAME)} AS name, {_att(names.COMMAND)} AS command,
         {_att(names.EXIT_CAUSE)} AS cause, try_cast({_att(names.PROCESS_EXIT_CODE)} AS BIGINT) AS exit_code, {_att(names.EXIT_SIGNAL)} AS signal,
         att(resource, '{names.PROCESS_ROLE}') = '{ROLE}' AS launched

@@ -14,6 +14,8 @@ from aiobs.cli.report_text_serving import serving
 from aiobs.cli.report_text_steps import phases, ranks, slowest, steps
 from aiobs.cli.text_table import BOLD, DIM, PLAIN, RED, clip, printable
 
+FAKE_GPUS = "the GPUs of this run are fake (--fake-gpu): what is said of them was made up, not measured"
+
 
 def render(found: dict[str, Any], *, width: int = 100, color: bool = False) -> list[str]:
     """The lines of :func:`aiobs.cli.report.report`'s result, without the line ends."""
@@ -73,6 +75,8 @@ def _run(page: Page, found: dict[str, Any]) -> None:
     page.lines.append(page.paint(name, BOLD) + "  " + ", ".join(parts))
     if run.get("command"):
         page.lines.append(page.paint(clip("  " + _command(run["command"]), page.width), DIM))
+    if run["fake_gpus"]:
+        page.lines.append(page.paint(f"  {FAKE_GPUS}", RED))
     if run["id"]:
         page.lines.append(page.paint(f"  run {run['id']}" + (f", trace {run['trace']}" if run["trace"] else ""), DIM))
 

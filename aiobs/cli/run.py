@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiobs.activation import TRIGGERS
-from aiobs.cli import run_plan
+from aiobs.cli import fake_gpu, run_plan
 from aiobs.cli.launch import CannotStartError, Child, Ended, end_like, find_program
 from aiobs.cli.run_plan import Plan
-from aiobs.errors import AiobsError, RecordError, SettingError
+from aiobs.errors import AiobsError, NotEnabledError, RecordError, SettingError
 from aiobs.identity import LAUNCHER
 from aiobs.settings import FALSE, TRUE, Settings, load_settings
 
@@ -23,6 +23,7 @@ Examples:
   aiobs run -- python train.py --epochs 3
   aiobs run --name lr-sweep -- torchrun --nproc-per-node 4 train.py
   aiobs run --endpoint http://localhost:4318 -- python -m package.train
+  aiobs run --fake-gpu=2 -- torchrun --nproc-per-node 2 train.py
   aiobs run -- bash launch.sh
 
 The command keeps its stdin, stdout, stderr, exit code and signals. What was recorded goes into a run folder,
@@ -55,6 +56,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--env", metavar="NAME=VALUE", action="append", default=[], help="set an environment variable for the command"
     )
+    made.add_argument(
+        "--fake-gpu", metavar="N", nargs="?", const=1, type=fake_gpu.number,
+        help="let the host seem to have N GPUs (1 by default), to try out what is recorded of GPUs; needs a C compiler",
+    )  # fmt: skip
     made.add_argument("--quiet", action="store_true", help="print nothing at the end (AIOBS_QUIET=1)")
     made.add_argument("command", nargs=argparse.REMAINDER, help="what to run")
     return made
@@ -126,10 +131,13 @@ def _recorded(
     from aiobs.recorder.location import runtime_dir
 
     try:
-        directory = runtime_dir(settings)
+        if options.fake_gpu is None:
+            directory = runtime_dir(settings)
+        else:
+            settings, directory = fake_gpu.prepare(options.fake_gpu, settings, base)
         plan, settings = make_plan(options, command, base, settings, directory)
         record = RunRecord(plan, command, settings, directory)
-    except SettingError:
+    except (SettingError, NotEnabledError):
         raise
     except AiobsError as error:
         # Recording is our matter, running the command is the user's.

@@ -13,8 +13,10 @@ from aiobs.agent.exits import Exit
 from aiobs.agent.selfstats import read_status
 from aiobs.cli.figures import count
 from aiobs.cli.jaeger import UI_PORT, jaeger_answers
+from aiobs.cli.report_text import FAKE_GPUS
 from aiobs.cli.run_folder import signal_files
 from aiobs.cli.run_plan import ENDPOINTS, Plan
+from aiobs.device.fake import VARIABLE as FAKE_GPU
 from aiobs.errors import AiobsError, NotEnabledError
 from aiobs.settings import Settings
 
@@ -55,6 +57,8 @@ def _lines(
         lines += text
     else:
         lines.append(f"aiobs: the command {how}")
+    if plan.environment.get(FAKE_GPU) and not any(FAKE_GPUS in line for line in lines):
+        lines.append(f"aiobs: {FAKE_GPUS}")
     lines += why_nothing(plan.log, command, recorded=recorded)
     if not done:
         lines.append(

@@ -39,6 +39,7 @@ class RunRecord:
         resource = identity.resource(settings, plan.environment, route)
         resource[names.SERVICE_NAME] = settings.service_name or plan.name
         resource[names.PROCESS_ROLE] = ROLE
+        resource.pop(names.GPU_IDS, None)  # the launcher itself is on no GPU, real or fake
         recorder.start(settings, resource, route, runtime_dir / "records")
         self._plan = plan
         self._started = monotonic_ns()

@@ -2,6 +2,7 @@
 
 from aiobs.propagation import Context
 from aiobs.recorder.around import current, current_native, innermost
+from aiobs.recorder.arrivals import Arrival, write_arrivals
 from aiobs.recorder.compiled import core_name
 from aiobs.recorder.foreign import open_mark, set_foreign_context, wall_offset, write_span
 from aiobs.recorder.opening import NOTHING, span, start_span
@@ -14,6 +15,7 @@ from aiobs.recorder.verbs import event, is_recording, log, trace
 
 __all__ = [
     "NOTHING",
+    "Arrival",
     "Context",
     "Phase",
     "Span",
@@ -40,6 +42,7 @@ __all__ = [
     "stop",
     "trace",
     "wall_offset",
+    "write_arrivals",
     "write_event",
     "write_span",
 ]

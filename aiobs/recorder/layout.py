@@ -111,6 +111,10 @@ STEP: Final = 4
 STEP_COUNT, then entries."""
 PART: Final = 5
 """Continuation of a longer payload."""
+ARRIVALS: Final = 6
+"""When a GPU reached moments of this thread's work, written some steps later. `end`: no moment up to it (monotonic
+ns) is still to come; ``aux``: moments given up. Payload: ARRIVAL each, moments ascending. One without payload and
+with `end` 0 says that such records will follow from now on."""
 
 FLAG_ERROR: Final = 1
 """The span failed: status ERROR."""
@@ -138,6 +142,8 @@ STEP_COUNT: Final = Struct("<HHI")
 STEP_ENTRY: Final = Struct("<HHIQQ")
 """phase id, index of the enclosing entry (NO_SLOT: none), thread, start, end (0: still open)."""
 STEP_ENTRY_END: Final = 16
+ARRIVAL: Final = Struct("<QQI4x")
+"""The moment, as begin or end of a phase has it; when the GPU was there (both monotonic ns); PyTorch's number of it."""
 
 SLOTS: Final = 4096
 CELL_BYTES: Final = 192

@@ -10,7 +10,7 @@ from pathlib import Path
 from aiobs.errors import RecordError
 from aiobs.settings import Settings
 
-FOLDERS = ("records", "agent", "spool")
+FOLDERS = ("records", "agent", "spool", "faults")
 
 
 def runtime_path(settings: Settings) -> Path:
@@ -31,13 +31,14 @@ def runtime_dir(settings: Settings) -> Path:
         RecordError: it is a symbolic link, belongs to somebody else, is open to others, or cannot be made.
     """
     path = runtime_path(settings)
-    _private_folder(path)
+    private_folder(path)
     for name in FOLDERS:
-        _private_folder(path / name)
+        private_folder(path / name)
     return path
 
 
-def _private_folder(path: Path) -> None:
+def private_folder(path: Path) -> None:
+    """Make a folder only its owner may enter, or check that it is one. Raises RecordError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()

@@ -209,6 +209,8 @@ class Span(HotSpan):
                     names.EXCEPTION_STACKTRACE: stack,
                 },
             )
+            if state.failing is not None:
+                state.failing(error, self.context)
         except Exception as fault:
             swallow("recorder.span.fail", fault)
 

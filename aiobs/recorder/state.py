@@ -33,12 +33,14 @@ class State:
         surrounded: whether a span's parent may be something else than a span of ours (a step's phase, a span of
             OpenTelemetry); one look instead of two on the hot path.
         foreign: tells what OpenTelemetry holds as current (token, context), once OpenTelemetry is imported.
+        failing: told of each error that leaves a span or a step, and where; None: nobody wants to know.
         generation: changes with every flight record, so that what was cached for one is not used for another.
     """
 
     __slots__ = (
         "ambient",
         "directory",
+        "failing",
         "flight",
         "foreign",
         "generation",
@@ -58,6 +60,7 @@ class State:
         self.sleeping: Callable[[], None] | None = None
         self.ambient: Context | None = None
         self.run: Context | None = None
+        self.failing: Callable[[BaseException, Context], None] | None = None
         self.joined = 0
         self.outside = 0
         self.join_limit = 500

@@ -19,6 +19,7 @@ from aiobs.recorder import layout as at
 from aiobs.recorder.flight import Flight
 from aiobs.recorder.hot import thread
 from aiobs.recorder.phases import HotPhase, HotSteps
+from aiobs.recorder.rest import type_name
 from aiobs.recorder.schema import json_bytes, phase_id, plain
 from aiobs.recorder.state import on_new_flight, state, wake
 
@@ -134,6 +135,11 @@ class Steps(HotSteps):
         """Set several attributes of the open step's span."""
         if self.open:
             self._attributes.update(attributes)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the open step is marked as failed."""
+        return self.open and names.ERROR_TYPE in self._attributes
 
     # -- what surrounds a span begun here ------------------------------------------------------------------
     def context(self) -> Context:
@@ -251,7 +257,10 @@ class Step:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            steps().set(names.ERROR_TYPE, type(error).__qualname__)
+            found = steps()
+            if state.failing is not None:
+                state.failing(error, found.context())
+            found.set(names.ERROR_TYPE, type_name(error))
         self.end()
 
 

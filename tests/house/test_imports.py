@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted([*(ROOT / "aiobs").rglob("*.py"), *(ROOT / "exporters").rglob("*.py")])
+SOURCES = sorted(path for name in ("aiobs", "chaos", "exporters") for path in (ROOT / name).rglob("*.py"))
 
 NEVER_AT_IMPORT = (
     "aiobs.chaos", "aiobs.exporters", "asyncio", "chaoslib", "duckdb", "google.protobuf", "grpc",
@@ -25,6 +25,8 @@ HOMES = {
     "torch": ("aiobs/patches/", "aiobs/cli/doctor.py"),
     "lightning": ("aiobs/patches/",),
     "duckdb": ("aiobs/cli/",),
+    "pynvml": ("aiobs/device/nvml.py",),
+    "amdsmi": ("aiobs/device/amd.py",),
     "grpc": ("exporters/",),
     "opentelemetry": ("aiobs/otel/", "exporters/opentelemetry_jsonl.py"),
 }

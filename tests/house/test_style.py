@@ -12,9 +12,7 @@ import pytest
 from aiobs import names
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted(
-    [*(ROOT / "aiobs").rglob("*.py"), *(ROOT / "exporters").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
-)
+SOURCES = sorted(path for name in ("aiobs", "chaos", "exporters", "examples") for path in (ROOT / name).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 BANNED = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "handler", "data", "info"}

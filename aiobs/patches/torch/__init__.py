@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aiobs import names, recorder
-from aiobs.patches.torch import boundaries, calls, checkpoint, compiling, distributed, loops, untraced
+from aiobs.patches.torch import (
+    boundaries,
+    calls,
+    checkpoint,
+    compiling,
+    distributed,
+    gpu,
+    loops,
+    out_of_memory,
+    untraced,
+)
 from aiobs.settings import Settings
 
 
@@ -24,11 +34,13 @@ class TorchPatch:
         loops.models.name_service = not settings.service_name
         for phase in (names.PHASE_DATA, names.PHASE_FORWARD, names.PHASE_BACKWARD, names.PHASE_OPTIMIZER):
             recorder.phase_id(phase)  # now, rather than in the middle of the first step
-        for part in (boundaries, calls, checkpoint, compiling, distributed, untraced):
+        for part in (boundaries, calls, checkpoint, compiling, distributed, out_of_memory, untraced):
             self._undo += part.place_all(self.remove)
+        self._undo += gpu.place_all(settings)
 
     def remove(self) -> None:
         """Finish what is open and leave PyTorch as it was."""
+        out_of_memory.program_ends()
         loops.finish()
         while self._undo:
             self._undo.pop()()

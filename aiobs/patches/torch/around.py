@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiobs.guard import swallow
-from aiobs.patches.torch import loops
+from aiobs.patches.torch import loops, out_of_memory
 from aiobs.patches.torch.loop import Loop
 from aiobs.wrapping import Live, MakeWrapper
 
@@ -43,6 +43,9 @@ def around(
                 swallow(PLACE, error)
             try:
                 return original(*args, **kwargs)
+            except out_of_memory.ERRORS as error:
+                out_of_memory.leaves(error)
+                raise
             finally:
                 if token is not None and loop is not None:
                     try:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiobs.guard import swallow
-from aiobs.patches.torch import loops
+from aiobs.patches.torch import loops, out_of_memory
 from aiobs.patches.torch.around import PLACE, Disable, around
 from aiobs.patches.torch.loop import Loop
 from aiobs.wrapping import Live, MakeWrapper, replace
@@ -61,6 +61,9 @@ def _next(disable: Disable) -> MakeWrapper:
                 return original(self)
             except StopIteration:
                 exhausted = True
+                raise
+            except out_of_memory.ERRORS as error:
+                out_of_memory.leaves(error)
                 raise
             finally:
                 if loop is not None:
@@ -140,6 +143,9 @@ def _scaler_step(disable: Disable) -> MakeWrapper:
                 result = original(self, optimizer, *args, **kwargs)
                 raised = False
                 return result
+            except out_of_memory.ERRORS as error:
+                out_of_memory.leaves(error)
+                raise
             finally:
                 if loop is not None:
                     try:

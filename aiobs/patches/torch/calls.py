@@ -12,7 +12,7 @@ from typing import Any
 
 from aiobs.guard import swallow
 from aiobs.imports import when_imported
-from aiobs.patches.torch import loops
+from aiobs.patches.torch import loops, out_of_memory
 from aiobs.patches.torch.around import PLACE, Disable
 from aiobs.wrapping import Live, MakeWrapper, Undo, replace
 
@@ -106,6 +106,9 @@ class Watcher:
                 swallow(PLACE, error)
             try:
                 return original(self, *args, **kwargs)
+            except out_of_memory.ERRORS as error:
+                out_of_memory.leaves(error)
+                raise
             finally:
                 if loop is not None:
                     try:

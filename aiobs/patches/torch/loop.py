@@ -12,13 +12,17 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from threading import get_native_id
 from types import FrameType
 from typing import Any
 
 from aiobs import names, recorder
 from aiobs.clock import monotonic_ns
+from aiobs.patches.torch import gpu
+from aiobs.patches.torch.device_time import DeviceTime
 from aiobs.patches.torch.evaluation import Evaluation
 from aiobs.patches.torch.models import Models
+from aiobs.recorder.rest import type_name
 
 NOTHING = -1
 """Token of a moment that opened no phase."""
@@ -41,6 +45,8 @@ class Loop:
         self.steps = recorder.steps()
         self.evaluation: Evaluation | None = None
         self._models = models
+        self._thread = get_native_id()
+        self._gpu: DeviceTime | None = None
         self._resume_ns = 0  # where the next step begins: the end of the last, or of what came between
         self._gap_ns = 0  # where forward begins if no model is seen
         self._model_depth = self._backward_depth = self._scaler_depth = 0
@@ -78,14 +84,23 @@ class Loop:
         if not number:
             number = self._ids[phase] = recorder.phase_id(phase)
         token: int = steps.enter(number, start_ns)
+        if self._gpu is None and gpu.side.gpus is not None:
+            self._gpu = gpu.side.time(self._thread)
+        if self._gpu is not None:
+            self._gpu.mark(start_ns)
         return token
+
+    def _leave(self, token: int, end_ns: int) -> None:
+        self.steps.leave(token, end_ns)
+        if self._gpu is not None and token >= 0:
+            self._gpu.mark(end_ns)
 
     def _set_optimizer_aside(self, now: int) -> None:
         """A closure (LBFGS, Lightning) calls the model within an optimizer's step: the phases take turns, so that
         no moment counts twice."""
         if self._stepping[0][1] >= 0 and not self._backward_depth and not self._model_depth:
             optimizer, token = self._stepping[0]
-            self.steps.leave(token, now)
+            self._leave(token, now)
             self._stepping[0] = optimizer, NOTHING
             self._set_aside = True
 
@@ -97,10 +112,14 @@ class Loop:
 
     def _close(self) -> None:
         steps = self.steps
+        if gpu.side.used:
+            gpu.side.step_ends(steps)
         if not steps.explicit:
             end = steps.provisional_end_ns
             steps.close(skipped=self._skipped > 0 and not self._applied)
             self._resume_ns = self._gap_ns = end or monotonic_ns()
+        if self._gpu is not None:
+            self._gpu.settle()
         self._forget_step()
 
     # -- data ----------------------------------------------------------------------------------------------
@@ -173,7 +192,7 @@ class Loop:
             if self.evaluation is not None and self.evaluation.wait_ns is not None:
                 self.evaluation.wait_ns = None if exhausted else (self.evaluation.wait_ns[0], now)
             return True
-        self.steps.leave(token, now)
+        self._leave(token, now)
         if self._set_aside:
             self._back_to_optimizer(now)
         if not exhausted:
@@ -228,7 +247,7 @@ class Loop:
         if token == EVALUATING and self.evaluation is not None:
             self.evaluation.called(now)
         else:
-            self.steps.leave(token, now)
+            self._leave(token, now)
         if self._set_aside:
             self._back_to_optimizer(now)
 
@@ -261,7 +280,7 @@ class Loop:
         """Gradients are there, or it raised."""
         now = monotonic_ns()
         self._backward_depth -= 1
-        self.steps.leave(token, now)
+        self._leave(token, now)
         self._gap_ns = now
         if self._set_aside:
             self._back_to_optimizer(now)
@@ -286,7 +305,7 @@ class Loop:
         now = monotonic_ns()
         while self._stepping:
             found, token = self._stepping.pop()
-            self.steps.leave(token, now)
+            self._leave(token, now)
             if found == optimizer:
                 break
         if self._stepping:
@@ -363,7 +382,7 @@ class Loop:
         """It has, or has found an `overflow` and left the optimizer out."""
         now = monotonic_ns()
         self._scaler_depth -= 1
-        self.steps.leave(token, now)
+        self._leave(token, now)
         if raised:
             return
         if overflow and optimizer in self._ended:
@@ -379,7 +398,7 @@ class Loop:
     def update_end(self, token: int) -> None:
         """It has."""
         now = monotonic_ns()
-        self.steps.leave(token, now)
+        self._leave(token, now)
         if self._ended:
             self.steps.mark_end(now)
             self._close_if_complete()
@@ -391,7 +410,7 @@ class Loop:
 
     def collective_end(self, token: int) -> None:
         """It has returned: is done, or under way where it is asynchronous."""
-        self.steps.leave(token)
+        self._leave(token, monotonic_ns())
 
     # -- evaluation and other interruptions ------------------------------------------------------------------
     def _begin_evaluation(self, now: int, model: Any, graded: bool) -> None:
@@ -418,6 +437,8 @@ class Loop:
             self._end_evaluation(now)
             return
         self._end_evaluation(wait[0])
+        if self._gpu is not None:
+            self._gpu.skip(wait[1])
         self.steps.leave(self._enter(names.PHASE_DATA, wait[0]), wait[1])
         self._waits += 1
         self._gap_ns = wait[1]
@@ -446,9 +467,11 @@ class Loop:
             self._begin_evaluation(monotonic_ns(), self._doubtful, graded=True)
             self._end_evaluation(error=error)
         if self.steps.open and error is not None:
-            self.steps.set(names.ERROR_TYPE, type(error).__qualname__)
+            self.steps.set(names.ERROR_TYPE, type_name(error))
             self.steps.close(monotonic_ns())
-        elif self.steps.claimed:
+        elif self.steps.claimed or self.steps.failed:
             self.steps.close()
         elif self.steps.open:
             self.steps.discard()
+        if self._gpu is not None:
+            self._gpu.finish()

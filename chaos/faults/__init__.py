@@ -1,0 +1,1 @@
+"""Faults, one small file each; see :mod:`aiobs.chaos.fault`."""

@@ -1,0 +1,1 @@
+"""Operations by the part of the machine they change; see :mod:`aiobs.chaos.operation`."""

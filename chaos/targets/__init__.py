@@ -1,0 +1,1 @@
+"""Kinds of targets; see :mod:`aiobs.chaos.target`. One file each."""

@@ -1,0 +1,56 @@
+"""The life of a worker: bound to the injector's, with a status file that is always whole."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
+
+
+class Worker:
+    """What a worker was told, and where it says what it has done.
+
+    Attributes:
+        arguments: of its module.
+        ended: whether it was asked to end.
+    """
+
+    def __init__(self) -> None:
+        told = json.loads(sys.argv[1])
+        self.arguments: dict[str, Any] = told["arguments"]
+        self.ended = False
+        self._status = Path(told["status"])
+        libc = ctypes.CDLL(None, use_errno=True)
+        # The spawning thread is the injector's only one; with it this process goes too.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != told["parent"]:
+            sys.exit("the injector is gone")
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._end)
+        for path in told["joins"]:
+            Path(path).write_text(str(os.getpid()))
+        if told["enters"]:
+            descriptor = os.open(told["enters"], os.O_RDONLY | os.O_CLOEXEC)
+            if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+                sys.exit(f"{told['enters']} cannot be entered: {os.strerror(ctypes.get_errno())}")
+            os.close(descriptor)
+
+    def _end(self, *_: object) -> None:
+        self.ended = True
+
+    def say(self, evidence: str = "", **more: Any) -> None:
+        """Say what has been done: `evidence` one line once the fault acts, "" before; the first call says that
+        the worker is ready."""
+        said: Mapping[str, Any] = {"pid": os.getpid(), "evidence": evidence, **more}
+        fresh = self._status.with_suffix(".new")
+        fresh.write_text(json.dumps(said), "utf-8")
+        fresh.replace(self._status)
