@@ -20,6 +20,10 @@ import subprocess
 import sys
 import threading
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 MODEL = "bytes-470k"
 RESTART_S = 1.0
@@ -138,7 +142,7 @@ def run_router(chosen: argparse.Namespace) -> int:
     return _serve(create_app(chosen.replica), chosen)
 
 
-def _serve(app: object, chosen: argparse.Namespace) -> int:
+def _serve(app: FastAPI, chosen: argparse.Namespace) -> int:
     import uvicorn
 
     # uvicorn ends in order, then raises the signal it was sent once more: that must not be what ends us.

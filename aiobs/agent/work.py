@@ -93,7 +93,7 @@ class Work:
         self.units = Units(offset, run_span)
         self.usage = ProcessUsage(pid)
         self.news: list[SpanEvent] = []
-        self.identity = 0, 0
+        self.identity: tuple[int, int] = (0, 0)
         self.faults: list[FaultNote] = []
         self._hardware = hardware
         self._waiting: deque[tuple[int, Row]] = deque()

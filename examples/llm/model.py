@@ -48,7 +48,8 @@ class Transformer:
         random = torch.Generator().manual_seed(seed)
 
         def weight(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, generator=random) * shape[0] ** -0.5
+            scale: float = shape[0] ** -0.5
+            return torch.randn(*shape, generator=random) * scale
 
         self.heads, self.layers, self.size = heads, layers, width // heads
         self.embedding = torch.randn(VOCABULARY, width, generator=random)
@@ -137,5 +138,5 @@ def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Attention; query (sequence, token, head, size), keys and values (sequence, slot, head, size)."""
-    turned = (each.transpose(1, 2) for each in (query, keys, values))
-    return scaled_dot_product_attention(*turned, attn_mask=mask).transpose(1, 2)
+    query, keys, values = (each.transpose(1, 2) for each in (query, keys, values))
+    return scaled_dot_product_attention(query, keys, values, attn_mask=mask).transpose(1, 2)

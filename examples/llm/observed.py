@@ -9,7 +9,9 @@ try:
     import aiobs
     from aiobs import names, propagation, serving
 except ModuleNotFoundError:
-    aiobs = None  # type: ignore[assignment]
+    THERE = False
+else:
+    THERE = True
 
 
 class Nobody:
@@ -27,26 +29,26 @@ class Nobody:
 
 def engine_request(model: str, operation: str, parameters: Mapping[str, Any], prompt_tokens: int) -> Any:
     """The request that is being answered, as it goes through the engine."""
-    if aiobs is None:
+    if not THERE:
         return Nobody()
     return serving.EngineRequest(model, operation, parameters, prompt_tokens, provider="serve_llm")
 
 
 def engine_steps(engine: str, **rules: Any) -> Any:
     """The steps of an engine."""
-    return Nobody() if aiobs is None else serving.EngineSteps(engine, **rules)
+    return Nobody() if not THERE else serving.EngineSteps(engine, **rules)
 
 
 def tenant(name: str) -> None:
     """On whose behalf the request is made that is being answered."""
-    request = serving.current_request() if aiobs is not None else None
+    request = serving.current_request() if THERE else None
     if request is not None and name:
         request.span.set(names.TENANT, name[:64])
 
 
 def failed(error: BaseException) -> None:
     """The answer that is on its way cannot be completed, though it began well."""
-    request = serving.current_request() if aiobs is not None else None
+    request = serving.current_request() if THERE else None
     if request is not None:
         request.fail(error)
 
@@ -54,7 +56,7 @@ def failed(error: BaseException) -> None:
 def trace_headers() -> dict[str, str]:
     """Headers that let the server that is called go on with this trace."""
     headers: dict[str, str] = {}
-    here = aiobs.current() if aiobs is not None else None
+    here = aiobs.current() if THERE else None
     if here is not None:
         propagation.inject(here, headers)
     return headers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, TypeVar
@@ -180,7 +180,7 @@ def _usage(it: Generation) -> dict[str, int]:
     return {"prompt_tokens": it.prompt, "completion_tokens": made, "total_tokens": it.prompt + made}
 
 
-async def _unless_left(request: Request, coming: Coroutine[Any, Any, T]) -> T:
+async def _unless_left(request: Request, coming: Awaitable[T]) -> T:
     """What `coming` brings, unless the caller leaves before: then CallerLeftError."""
     task = asyncio.ensure_future(coming)
     left = asyncio.ensure_future(request.receive())  # behind the body there is only the end of the connection
