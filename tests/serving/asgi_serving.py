@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiobs.testing import Captured, CapturedSpan, capture
 from aiobs.telemetry import SERVER
+from aiobs.testing import Captured, CapturedSpan, capture
 
 from .processes import free_port
 

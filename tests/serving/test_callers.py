@@ -28,7 +28,7 @@ def verdict(span: CapturedSpan) -> str:
     if continued:
         assert span.parent_id == SPAN and not linked
     else:
-        assert span.parent_id == "" and not linked or linked[0].span_id.hex() == SPAN
+        assert (span.parent_id == "" and not linked) or linked[0].span_id.hex() == SPAN
     said = span.attributes.get("aiobs.request.caller", "")
     found = "continued" if continued else "linked" if linked else "ignored"
     assert said in (found, "")

@@ -101,7 +101,7 @@ def test_failures_and_departures() -> None:
 
 
 def test_quantiles_are_within_two_percent() -> None:
-    source = random.Random(7)  # noqa: S311
+    source = random.Random(7)
     for draw in (
         lambda: source.lognormvariate(-4, 1.5),
         lambda: source.uniform(1e-5, 2),
