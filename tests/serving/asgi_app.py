@@ -41,7 +41,7 @@ async def ticks(request: Request) -> Response:
         with aiobs.span("stream", tag=asked.get("tag", "")):
             for number in range(count):
                 if number == at and "block" in asked:
-                    time.sleep(float(asked["block"]))
+                    time.sleep(float(asked["block"]))  # noqa: ASYNC251 - blocking the loop is the point
                 elif number == at and "wait" in asked:
                     await asyncio.sleep(float(asked["wait"]))
                 elif number:
