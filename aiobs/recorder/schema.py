@@ -81,11 +81,14 @@ def _pack_function(letters: str) -> Pack:
 class Form:
     """A family with one set of attribute keys and types: schema id (0: written as JSON) and packing function."""
 
-    __slots__ = ("exact", "pack", "schema")
+    __slots__ = ("exact", "lists", "pack", "room", "schema")
 
     def __init__(self, family: Family, keys: tuple[str, ...], letters: str, flight: Flight) -> None:
         # What fits into one cell is shorter than the limit on values, or has to be looked at value by value.
         self.exact = "j" not in letters and flight.clip_at >= at.CELL_PAYLOAD
+        # The same of longer payloads: one within this has no value beyond the limit.
+        self.room = min(flight.clip_at, at.PAYLOAD_LIMIT)
+        self.lists = [index for index, letter in enumerate(letters) if letter == "j"]
         self.schema = 0
         if _forms.count < FORM_LIMIT:
             _forms.count += 1
@@ -127,13 +130,15 @@ class Family:
         if not attributes:
             return (self.bare.schema, b"") if self.bare.schema else (0, self._json({}, flight))
         form = self.recent.get(tuple(attributes))
-        if form is not None and form.exact:
+        if form is not None:
             try:
-                payload = form.pack(attributes.values())
-                if payload is not None and len(payload) <= at.CELL_PAYLOAD:
+                payload = form.pack(_with_lists(attributes, form.lists) if form.lists else attributes.values())
+                if payload is not None and len(payload) <= form.room:
                     return form.schema, payload
-            except (struct.error, UnicodeEncodeError):
-                pass  # an int beyond 64 bits, a text beyond 64 KiB or with lone surrogates: the careful way takes them
+            except (struct.error, UnicodeEncodeError, TypeError, ValueError):
+                # An int beyond 64 bits, a text beyond 64 KiB or with lone surrogates, something in a list that JSON
+                # does not know: the careful way takes them.
+                pass
         return self._encode_carefully(tuple(map(str, attributes)), tuple(attributes.values()), flight)
 
     def _encode_carefully(self, keys: tuple[str, ...], values: tuple[Any, ...], flight: Flight) -> tuple[int, bytes]:
@@ -162,6 +167,20 @@ class Family:
             flight.add(at.CLIPPED)
             payload = json_bytes({**self.entry, "name": str(self.entry["name"])[:256], "attributes": {}})
         return payload
+
+
+_dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def _with_lists(attributes: Mapping[str, Any], lists: list[int]) -> list[Any]:
+    """The values, those that have to be lists as JSON. Raises TypeError or ValueError for any other."""
+    values = list(attributes.values())
+    for index in lists:
+        value = values[index]
+        if value.__class__ is not list and value.__class__ is not tuple:
+            raise TypeError(value)
+        values[index] = _dumps(value)
+    return values
 
 
 def _fitting(value: Any) -> Any:
