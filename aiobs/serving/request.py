@@ -157,14 +157,15 @@ class ServerRequest:
 
     def leave(self) -> None:
         """Take the request out of the context in which it began."""
-        tokens = (_current, self._request_token), (current_span, self._span_token)
-        self._request_token = self._span_token = None
-        for variable, token in tokens:
-            if token is not None:
-                try:
-                    variable.reset(token)
-                except (ValueError, RuntimeError):
-                    pass  # in another context than it began in, which forgets by itself
+        try:
+            if self._request_token is not None:
+                _current.reset(self._request_token)
+                self._request_token = None
+            if self._span_token is not None:
+                current_span.reset(self._span_token)
+                self._span_token = None
+        except (ValueError, RuntimeError):
+            pass  # in another context than it began in: that one forgets by itself, or is left by a later call
 
     def fail_behind(self, error: BaseException) -> None:
         """An exception came out of what the request's code did after the answer; each is recorded once."""

@@ -245,8 +245,14 @@ class PidsLimit(Operation):
         group.require("pids").write_text(str(max(1, int(group.read("pids_now") or 0) + self.headroom)))
 
     def effective(self, before: Before) -> str:
-        refused = Cgroup(self.path).count("pids_refused", "max") - int(before["refused"])
-        return f"cgroup {self.path} was refused {refused} new tasks" if refused > 0 else ""
+        group = Cgroup(self.path)
+        refused = group.count("pids_refused", "max") - int(before["refused"])
+        if refused > 0:
+            return f"cgroup {self.path} was refused {refused} new tasks"
+        limit = group.read("pids") or ""
+        if limit.isdigit() and int(group.read("pids_now") or 0) + self.headroom < int(limit):
+            self.act(before)  # it had more tasks at the moment of the act than it needs
+        return ""
 
     def undo(self, before: Before) -> None:
         if (file := Cgroup(self.path).file("pids")) is not None:

@@ -100,7 +100,8 @@ def test_entry_points_load() -> None:
         for name, value in rows.items():
             assert name in installed, f"{group}:{name} is not installed"
             assert installed[name].value == value
-            assert callable(installed[name].load())
+            loaded = installed[name].load()
+            assert callable(loaded) or group == "pytest11"  # a plugin is a module
 
 
 @pytest.mark.slow
@@ -110,7 +111,7 @@ def test_type_checkers_see_mapped_folders(checker: str, text: str, clean: bool, 
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for folder, link in MAPPED.items():
         (tmp_path / folder).mkdir()
-        shutil.copy(ROOT / folder / "__init__.py", tmp_path / folder)
+        (tmp_path / folder / "__init__.py").touch()
         (tmp_path / folder / "planted.py").write_text(text)
         (tmp_path / link).parent.mkdir(exist_ok=True)
         (tmp_path / link).symlink_to(f"../{folder}")

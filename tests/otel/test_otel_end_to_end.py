@@ -56,7 +56,14 @@ def test_an_instrumented_program(tmp_path: Path):
         text=True,
         timeout=60,
         cwd=tmp_path,
-        env={**os.environ, "AIOBS_RUN_DIR": str(run_dir), "AIOBS_AGENT_LINGER": "0.1"},
+        env={
+            **os.environ,
+            "AIOBS_RUN_DIR": str(run_dir),
+            "AIOBS_AGENT_LINGER": "0.1",
+            # Another distro is installed beside ours; which one is found first is chance.
+            "OTEL_PYTHON_DISTRO": "aiobs",
+            "OTEL_PYTHON_CONFIGURATOR": "aiobs",
+        },  # fmt: skip
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "stdout is the program's own\n"

@@ -51,7 +51,8 @@ def on_schedule(facts: dict[str, Any], gaps: int, tokens: int) -> None:
     assert facts["gen_ai.response.time_to_first_chunk"] < FIRST_S
     per_token_s = facts["aiobs.request.time_per_output_token"]
     assert per_token_s == pytest.approx((span.duration_s - first_s) / (tokens - 1), abs=1e-4)
-    assert gaps * GAP_S <= per_token_s * (tokens - 1) < gaps * GAP_S + 0.05
+    # The caller may read the first token late and find the next ones waiting.
+    assert gaps * GAP_S - 0.01 <= per_token_s * (tokens - 1) < gaps * GAP_S + 0.05
 
 
 @pytest.mark.parametrize("usage", [True, False])
