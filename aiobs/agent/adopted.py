@@ -48,7 +48,7 @@ class Adopted:
 
     def refresh_group(self) -> None:
         """Look again in which control group the process is."""
-        if self.watch.descriptor >= 0 and self.watch.ended() is None:
+        if self.watch.descriptor >= 0 and not self.watch.over:
             self.watch.oom = self._ooms.of(self.reader.pid)
 
     def end(self) -> Exit | None:

@@ -106,6 +106,7 @@ class Watch:
         self._pid, self._ticks, self._alive, self._ours = pid, ticks, alive, ours
         self.oom = oom
         self._exit: Exit | None = None
+        self._poll = select.poll()
         self.descriptor = -1
         if ours:
             return
@@ -116,8 +117,15 @@ class Watch:
         if not state or found != ticks:
             self.close()
         self._locked = alive()
-        if self.descriptor < 0 and not self._locked:
+        if self.descriptor >= 0:
+            self._poll.register(self.descriptor, select.POLLIN)
+        elif not self._locked:
             self._exit = Exit()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been seen to have ended."""
+        return self._exit is not None
 
     def ended(self) -> Exit | None:
         """How the process ended, or None while it runs."""
@@ -136,9 +144,7 @@ class Watch:
     def _look(self) -> Exit | None:
         if self.descriptor < 0:
             return None if self._alive() else Exit(time_ns=monotonic_ns())
-        poll = select.poll()
-        poll.register(self.descriptor, select.POLLIN)
-        if not poll.poll(0):
+        if not self._poll.poll(0):
             return None
         now = monotonic_ns()
         status = self._status()

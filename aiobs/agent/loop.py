@@ -241,7 +241,7 @@ class Agent:
         poll = select.poll()
         poll.register(self._bell, select.POLLIN)
         for adopted in self._roster:
-            if adopted.watch.descriptor >= 0 and not adopted.done and adopted.watch.ended() is None:
+            if adopted.watch.descriptor >= 0 and not adopted.done and not adopted.watch.over:
                 poll.register(adopted.watch.descriptor, select.POLLIN)
         if any(descriptor == self._bell for descriptor, _ in poll.poll(self._pause_s * 1000)):
             os.read(self._bell, 4096)

@@ -14,6 +14,10 @@ from aiobs.guard import say_once
 from aiobs.recorder.layout import SUFFIX
 
 DAMAGED = "damaged"
+LOOK_ANYWAY_S = 5.0
+"""The folder is read so often though its time of change says that nothing was added or taken away."""
+FRESH_S = 0.1
+"""A folder changed so lately may change again without another time: file systems tell it in clock ticks."""
 ABANDONED_S = 60.0
 """A record that its writer did not finish making is removed after this, if the writer is gone."""
 
@@ -29,6 +33,21 @@ class RecordFolder:
         self._path = path
         self._ignored: set[tuple[str, int]] = set()
         self.damaged: list[str] = []
+        self._changed_ns: int | None = None
+        self._looked_at = 0.0
+
+    def changed(self) -> bool:
+        """Whether the folder may have other records than when that was last asked."""
+        try:
+            changed_ns = os.stat(self._path).st_mtime_ns
+        except OSError:
+            return True
+        now = time.monotonic()
+        if changed_ns == self._changed_ns and now - self._looked_at < LOOK_ANYWAY_S:
+            return False
+        fresh = abs(time.time() - changed_ns / 1e9) < FRESH_S
+        self._changed_ns, self._looked_at = None if fresh else changed_ns, now
+        return True
 
     def look(self) -> list[Path]:
         """The records there are, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ class Roster:
 
     def discover(self) -> bool:
         """Adopt the records that are new; says whether there were any."""
+        if not self._folder.changed():
+            return False
         before = set(self._adopted)
         known = {adopted.reader.path for adopted in self if not adopted.replaced()}
         for path in self._folder.look():
@@ -90,11 +93,13 @@ class Roster:
                 continue
             try:
                 end = adopted.end()
-                read += pipeline.assembler.add(adopted.reader, self.stretch)
+                new = pipeline.assembler.add(adopted.reader, self.stretch)
+                read += new
                 if end is not None and (pipeline.assembler.may_end(adopted.reader, end) or not patient):
                     pipeline.assembler.process_ended(adopted.reader, end)
                     adopted.done = ended = True
-                adopted.count()
+                if new or end is not None:
+                    adopted.count()
             except RecordError as error:
                 self._give_up(adopted, str(error))
             except Exception as error:
@@ -116,10 +121,12 @@ class Roster:
         adopted.release(delete=delete)
 
     def settle(self) -> None:
-        """Look again which control groups the processes are in; call about once a second."""
+        """Look again what the records count, and which control groups the processes are in; about once a second."""
         self.ooms.settle()
         for adopted in self:
             adopted.refresh_group()
+            with contextlib.suppress(RecordError):  # the next read says so too
+                adopted.count()
 
     def finishing(self) -> set[str]:
         """Keys of the pipelines all of whose records are done."""

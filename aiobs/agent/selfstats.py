@@ -130,7 +130,7 @@ class StatusFile:
         self._said, self._said_at = status, now
         temporary = self._path.with_suffix(".new")
         with contextlib.suppress(OSError):
-            temporary.write_text(json.dumps({**status, "time": now}, indent=1))
+            temporary.write_text(json.dumps({**status, "time": now}))
             temporary.replace(self._path)
 
 

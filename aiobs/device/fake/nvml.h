@@ -29,7 +29,7 @@ enum { FIELD_ENERGY = 83, FIELD_POWER_AVERAGE = 185, FIELD_POWER_INSTANT = 186 }
 enum { TYPE_UNSIGNED = 1, TYPE_UNSIGNED_LONG_LONG = 3 };
 enum { NONE, WHOLE, INSTANCE };
 #define PCIE_SAMPLE_NS 20000000L /* what the real call takes, and why nobody should make it */
-#define EVENT_POLL_NS 10000000L
+#define EVENT_POLL_NS 100000000L
 
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory2;
