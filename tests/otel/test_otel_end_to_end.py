@@ -63,7 +63,7 @@ def test_an_instrumented_program(tmp_path: Path):
             # Another distro is installed beside ours; which one is found first is chance.
             "OTEL_PYTHON_DISTRO": "aiobs",
             "OTEL_PYTHON_CONFIGURATOR": "aiobs",
-        },  # fmt: skip
+        },
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "stdout is the program's own\n"
