@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from aiobs import recorder  # noqa: E402
 from aiobs.device.fake.gpu import fake_uuid  # noqa: E402
 from aiobs.device.fake.state import FakeGpus  # noqa: E402
-from aiobs.patches.torch import gpu, gpu_identity  # noqa: E402
+from aiobs.patches.torch import gpu  # noqa: E402
 from aiobs.patches.torch.cuda_events import captures  # noqa: E402
 from aiobs.patches.torch.gpu_identity import Identity, gpu_id  # noqa: E402
 from aiobs.patches.torch.memory import PATIENCE, Memory  # noqa: E402
@@ -192,7 +192,6 @@ def test_a_fake_gpu_is_used_by_the_rank_of_its_number(
     optimizer.step()
     seen = recording.finish()
     assert seen.resource["aiobs.gpu.ids"] == [fake_uuid(1)]
-    assert gpu_identity.fake_ids() == [fake_uuid(1)]
 
 
 def test_ids_are_spelt_as_the_driver_spells_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from aiobs.guard import guarded, swallow
 from aiobs.patches.torch import memory
 from aiobs.patches.torch.cuda_events import Gpus, TorchGpus, captures
 from aiobs.patches.torch.device_time import DeviceTime
-from aiobs.patches.torch.gpu_identity import Identity, fake_ids
+from aiobs.patches.torch.gpu_identity import Identity
 from aiobs.settings import Settings
 from aiobs.wrapping import Live, replace
 
@@ -46,12 +46,6 @@ class GpuSide:
         if self.history:
             self._undo.append(memory.keep_history(self.history))
 
-    def pretend(self) -> None:
-        """There are fake GPUs, and this process uses one."""
-        self.used = True
-        self.identity = Identity(fake_ids)
-        self.identity.look()
-
     def stop(self) -> None:
         """Know nothing any more."""
         while self._undo:
@@ -80,11 +74,8 @@ def place_all(settings: Settings) -> list[Callable[[], None]]:
     """Wait for the program to initialise CUDA, where this build of PyTorch has it."""
     import torch
 
-    if os.environ.get(VARIABLE):
-        guarded(_PLACE)(side.pretend)()
-        return [side.stop]
-    if not (torch.version.cuda or torch.version.hip):
-        return []
+    if os.environ.get(VARIABLE) or not (torch.version.cuda or torch.version.hip):
+        return []  # among fake GPUs a process has one from its start (aiobs.device.fake.claim)
     side.timed = settings.device_time == "auto"
     side.history = settings.memory_history
     live = [True]

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from aiobs import names, recorder
-from aiobs.device.fake import VARIABLE
 
 
 def torch_ids() -> list[str]:
@@ -23,15 +21,6 @@ def torch_ids() -> list[str]:
     # torch.cuda.device_count would ask NVML, which takes a lock that all processes on the GPUs share.
     used = [number for number in range(core._cuda_getDeviceCount()) if core._cuda_hasPrimaryContext(number)]
     return [gpu_id(torch.cuda.get_device_properties(number)) for number in used or [core._cuda_getDevice()]]
-
-
-def fake_ids() -> list[str]:
-    """Id of the fake GPU with this process's local rank."""
-    from aiobs.device.fake.state import FakeGpus
-
-    gpus = FakeGpus(Path(os.environ[VARIABLE])).gpus
-    rank = os.environ.get("LOCAL_RANK", "")
-    return [gpus[int(rank or 0) % len(gpus)].uuid] if gpus and (rank.isdigit() or not rank) else []
 
 
 def gpu_id(properties: Any) -> str:
