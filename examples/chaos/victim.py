@@ -29,9 +29,9 @@ def work() -> None:
     """Want a little CPU and a little more memory all the time, as services do."""
     held: list[bytes] = []
     pause = threading.Event()
-    while not pause.wait(0.01):
-        held.append(bytes(sum(range(1000)) % 7 + (1 << 16)))
-        if len(held) > 1000:
+    while not pause.wait(0.02):
+        held.append(b"x" * (1 << 20))  # large enough to be the kernel's again as soon as it is let go
+        if len(held) > 64:
             held.clear()
 
 
