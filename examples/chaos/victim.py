@@ -5,6 +5,7 @@ python examples/chaos/victim.py /tmp/victim.pid
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import threading
@@ -27,12 +28,14 @@ class Answer(BaseHTTPRequestHandler):
 
 def work() -> None:
     """Want a little CPU and a little more memory all the time, as services do."""
-    held: list[bytes] = []
+    held: list[mmap.mmap] = []
     pause = threading.Event()
     while not pause.wait(0.02):
-        held.append(b"x" * (1 << 20))  # large enough to be the kernel's again as soon as it is let go
+        held.append(mmap.mmap(-1, 1 << 20))  # the kernel's own, which the C library does not keep for later
+        held[-1].write(bytes(1 << 20))
         if len(held) > 64:
-            held.clear()
+            while held:
+                held.pop().close()
 
 
 if __name__ == "__main__":
