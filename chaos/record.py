@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import aiobs
 from aiobs import names
 from aiobs.guard import guarded
+from aiobs.propagation import Context
 from aiobs.recorder import start_span
 
 from .plan import Plan
@@ -15,6 +16,14 @@ from .target import Unit
 
 if TYPE_CHECKING:
     from .held import Held
+
+
+_contexts: dict[str, Context] = {}
+
+
+def context_of(injection: str) -> Context | None:
+    """The span of an injection of this process, for what is to link to it; `injection` may go on behind a ``-``."""
+    return _contexts.get(injection.partition("-")[0])
 
 
 class FaultRecord:
@@ -41,6 +50,7 @@ class FaultRecord:
                 names.FAULT_WHY: plan.why,
             },
         )
+        _contexts[plan.id] = self._span.context
 
     @guarded("chaos.record")
     def injected(self, held: Held) -> None:

@@ -42,6 +42,8 @@ def around(
                 disable()
                 swallow(PLACE, error)
             try:
+                if loop is not None:
+                    loop.at_step()
                 return original(*args, **kwargs)
             finally:
                 if token is not None and loop is not None:
