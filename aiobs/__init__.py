@@ -11,9 +11,18 @@ if TYPE_CHECKING:  # `typing` would cost every Python under `aiobs run` more tha
     from typing import Any
 
     from aiobs.children import child_environment
-    from aiobs.errors import AiobsError, ExportError, NotEnabledError, PatchError, RecordError, SettingError
+    from aiobs.errors import (
+        AiobsError,
+        ExportError,
+        InjectedError,
+        NotEnabledError,
+        PatchError,
+        RecordError,
+        SettingError,
+    )
     from aiobs.face import phase, step
     from aiobs.identity import VERSION as __version__
+    from aiobs.points import point
     from aiobs.propagation import Context
     from aiobs.recorder.around import current
     from aiobs.recorder.opening import span
@@ -25,6 +34,7 @@ _HOMES = {
     "AiobsError": "aiobs.errors",
     "Context": "aiobs.propagation",
     "ExportError": "aiobs.errors",
+    "InjectedError": "aiobs.errors",
     "NotEnabledError": "aiobs.errors",
     "PatchError": "aiobs.errors",
     "RecordError": "aiobs.errors",
@@ -36,6 +46,7 @@ _HOMES = {
     "init": "aiobs.runtime",
     "log": "aiobs.recorder.verbs",
     "phase": "aiobs.face",
+    "point": "aiobs.points",
     "shutdown": "aiobs.runtime",
     "span": "aiobs.recorder.opening",
     "step": "aiobs.face",
@@ -46,6 +57,7 @@ __all__ = [
     "AiobsError",
     "Context",
     "ExportError",
+    "InjectedError",
     "NotEnabledError",
     "PatchError",
     "RecordError",
@@ -58,6 +70,7 @@ __all__ = [
     "init",
     "log",
     "phase",
+    "point",
     "shutdown",
     "span",
     "step",

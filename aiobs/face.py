@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiobs.recorder.steps import Phase, Step
+from aiobs import names
+from aiobs.points import point
+from aiobs.recorder.steps import Phase, Step, steps
 
 
 def step(number: int | None = None, /, **attributes: Any) -> Step:
@@ -17,7 +19,9 @@ def step(number: int | None = None, /, **attributes: Any) -> Step:
         number: the step's number; by default one more than the last. All ranks must use the same numbers.
         attributes: attributes of the step's span.
     """
-    return Step(number, attributes)
+    begun = Step(number, attributes)
+    point(names.POINT_STEP, steps().number)
+    return begun
 
 
 def phase(name: str, /) -> Phase:

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, MutableMapping
+import sys
+from collections.abc import Collection, Mapping, MutableMapping
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
+BAGGAGE = "baggage"
+CHAOS_BAGGAGE = "aiobs.chaos"
+"""Baggage entry that marks a request as test traffic."""
 STATE_LIMIT = 512
 """Longest tracestate passed on, in characters; the specification asks for at least this much."""
 STATE_MEMBERS = 32
@@ -112,3 +117,57 @@ def _bounded(state: str) -> str:
             break
         kept.append(member)
     return ",".join(kept)
+
+
+# -- the mark of test traffic --------------------------------------------------------------------------------
+_chaos: ContextVar[str] = ContextVar("aiobs_chaos", default="")
+
+
+def enter_chaos(carrier: Mapping[str, str]) -> Token[str]:
+    """Take the chaos entry of a request's ``baggage`` header into this context; :func:`leave_chaos` ends that.
+
+    What the entry is worth is judged where a fault is scoped by it; here it is only carried.
+    """
+    header = next((value for key, value in carrier.items() if key.lower() == BAGGAGE), "")
+    return _chaos.set(next((_value(it) for it in header.split(",") if _is_chaos(it)), ""))
+
+
+def leave_chaos(token: Token[str]) -> None:
+    """The request is over."""
+    _chaos.reset(token)
+
+
+def carried_chaos() -> str:
+    """The chaos entry of what runs now, also where OpenTelemetry's instrumentation took it in; "" for none."""
+    entry = _chaos.get()
+    if entry or "opentelemetry.baggage" not in sys.modules:
+        return entry
+    return str(sys.modules["opentelemetry.baggage"].get_baggage(CHAOS_BAGGAGE) or "")
+
+
+def pass_chaos(carrier: MutableMapping[str, str], host: str, scope: Collection[str]) -> None:
+    """Before `carrier` goes to `host`: with the chaos entry where `scope` names that host, without it elsewhere.
+
+    Other baggage stays. Call it last, after everything that writes ``baggage``.
+
+    Args:
+        host: name without port. `scope`: names, or ``.example.test`` for everything below.
+    """
+    name = next((key for key in carrier if key.lower() == BAGGAGE), BAGGAGE)
+    members = [it.strip() for it in carrier.get(name, "").split(",") if it.strip() and not _is_chaos(it)]
+    entry = carried_chaos()
+    plain = host.lower().rstrip(".")
+    if entry and any(plain == it.lower() or (it.startswith(".") and plain.endswith(it.lower())) for it in scope):
+        members.append(f"{CHAOS_BAGGAGE}={entry}")
+    if members:
+        carrier[name] = ",".join(members)
+    else:
+        carrier.pop(name, None)
+
+
+def _is_chaos(member: str) -> bool:
+    return member.partition("=")[0].strip() == CHAOS_BAGGAGE
+
+
+def _value(member: str) -> str:
+    return member.partition("=")[2].partition(";")[0].strip()

@@ -69,7 +69,7 @@ def _start(settings: Settings) -> None:
         _closing.append(recorder.stop)
         atexit.register(shutdown)
         _closing.append(lambda: atexit.unregister(shutdown))
-        for part in (_open_run, _open_process, _agent, _bridge, _children, _patches):
+        for part in (_open_run, _open_process, _agent, _bridge, _children, _patches, _points):
             try:
                 part(settings)
             except Exception as error:
@@ -172,3 +172,11 @@ def _patches(settings: Settings) -> None:
 
     patches.install_all(settings)
     _closing.append(patches.remove_all)
+
+
+def _points(settings: Settings) -> None:
+    if settings.points == "functions":
+        from aiobs import points
+
+        points.watch()
+        _closing.append(points.unwatch)

@@ -231,6 +231,12 @@ class Settings:
     chaos: str = _row(
         "AIOBS_CHAOS", _choice("", "armed"), "", "`armed` allows faults to be injected; without it nothing is touched."
     )
+    points: str = _row(
+        "AIOBS_POINTS",
+        _choice("", "functions"),
+        "",
+        "`functions`: a thread of the process looks 20 times a second whether functions are to be armed, so that any dotted function can be a point. Without it functions are armed when the process next reaches an `aiobs.point`.",
+    )
     environment: str = _row(
         "AIOBS_ENVIRONMENT",
         _text,

@@ -14,6 +14,7 @@ from aiobs import names
 from aiobs.clock import monotonic_ns
 from aiobs.fault_notes import FaultNote, write_note
 from aiobs.guard import guarded
+from aiobs.propagation import Context
 from aiobs.recorder import start_span
 from aiobs.recorder.location import runtime_dir
 from aiobs.settings import load_settings
@@ -24,6 +25,14 @@ from .target import Unit
 
 if TYPE_CHECKING:
     from .held import Held
+
+
+_contexts: dict[str, Context] = {}
+
+
+def context_of(injection: str) -> Context | None:
+    """The span of an injection of this process, for what is to link to it; `injection` may go on behind a ``-``."""
+    return _contexts.get(injection.partition("-")[0])
 
 
 class FaultRecord:
@@ -52,6 +61,7 @@ class FaultRecord:
                 names.FAULT_WHY: plan.why,
             },
         )
+        _contexts[plan.id] = self._span.context
 
         holder = ProcessIdentity.of(os.getpid())
         processes = tuple((it.pid, it.start) for unit in units for it in unit.processes)

@@ -40,9 +40,15 @@ IDENTITY: Final = Struct("<8sIIQQQq16s")
 (monotonic ns), wall offset (wall - monotonic, ns), boot id."""
 CONTROL: Final = 64
 """Offset of the control word (u64). Byte 0: bit 0 recording is off, bit 1 whole detail wanted. The rest is
-reserved for armed points. Written by agent and chaos, read by the hot path with one load."""
+of armed points, below. Written by agent and chaos, read by the hot path with one load."""
 CONTROL_OFF: Final = 1
 CONTROL_DETAIL: Final = 2
+POINTS_ARMED: Final = 65
+"""Offset of u8 in the control word: 1 while points may be armed; what :func:`aiobs.point` looks at."""
+POINTS_WATCHED: Final = 66
+"""Offset of u8 in the control word, written by the process itself: 1 while it looks for armed functions unasked."""
+POINTS_GENERATION: Final = 68
+"""Offset of u32 in the control word: changes whenever the files of armed points do."""
 GEOMETRY: Final = Struct("<IIIIIIII")
 GEOMETRY_AT: Final = 80
 """table offset, table bytes, slots offset, slot count, areas offset, area count, ring offset, cell count."""

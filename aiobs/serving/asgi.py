@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from aiobs import names
 from aiobs.clock import monotonic_ns
 from aiobs.guard import swallow
+from aiobs.points import point_async
+from aiobs.propagation import enter_chaos, leave_chaos
 from aiobs.recorder import NOTHING, state
 from aiobs.serving.http import HttpFacts, span_name
 from aiobs.serving.leaving import is_gone, left_because
@@ -51,11 +54,15 @@ async def _answer(app: App, scope: Any, receive: Receive, send: Send) -> None:
     if exchange is None:
         await app(scope, receive, send)
         return
+    mark = enter_chaos(exchange.facts.headers)
     try:
+        await point_async(names.POINT_REQUEST)  # unguarded: what a fault raises here is the program's to deal with
         await app(scope, exchange.receiver(receive), exchange.sender())
     except BaseException as error:
         exchange.close(error)
         raise
+    finally:
+        leave_chaos(mark)
     exchange.close(None)
 
 
@@ -75,11 +82,11 @@ class Exchange:
     """One HTTP request and its answer, as they pass by.
 
     Attributes:
-        request: what is recorded.
+        request: what is recorded. `facts`: what the request says of itself.
     """
 
     __slots__ = (
-        "_done_ns", "_facts", "_inference", "_last_leaves", "_send", "_status", "_trailers", "_whole", "request",
+        "_done_ns", "_inference", "_last_leaves", "_send", "_status", "_trailers", "_whole", "facts", "request",
     )  # fmt: skip
 
     def __init__(self, scope: Any, send: Send) -> None:
@@ -89,7 +96,7 @@ class Exchange:
         self._whole = False
         self._trailers = self._last_leaves = False
         self._done_ns = 0
-        facts = self._facts = HttpFacts(scope)
+        facts = self.facts = HttpFacts(scope)
         self._inference: Inference | None = inference_of(scope["method"], scope["path"], facts.headers)
         self.request = ServerRequest.begin(facts.name, facts.early(), facts.headers.get, facts.peer)
 
@@ -208,7 +215,7 @@ class Exchange:
         self._finish()
 
     def _finish(self) -> None:
-        request, facts = self.request, self._facts
+        request, facts = self.request, self.facts
         try:
             attributes = facts.attributes(self._status)
             route = request.route or facts.route()

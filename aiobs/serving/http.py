@@ -14,9 +14,10 @@ EARLY_PATH = 80
 VALUE_LIMIT = 256
 HEADERS = frozenset(
     {b"traceparent", b"tracestate", b"x-forwarded-for", b"forwarded", b"x-real-ip", b"user-agent", b"content-type",
-     b"content-encoding", b"content-length"}
+     b"content-encoding", b"content-length", b"baggage"}
 )  # fmt: skip
-"""The headers that are looked at; of these only user-agent and content-length are recorded."""
+"""The headers that are looked at; of these only user-agent and content-length are recorded. Of baggage only the mark
+of test traffic is."""
 
 
 def headers_in(pairs: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import signal
 import sys
@@ -25,6 +26,8 @@ from aiobs.settings import load_settings
 RESIDUE, NO_EFFECT = 3, 4
 """Exit codes: something is left behind; the fault was not seen to act."""
 
+_OWN_PARSERS = ("sign",)
+"""Verbs whose module reads its own options."""
 _FIELDS = ("duration_s", "effect_s", "pick", "max_units", "within", "seed", "boundary", "experiment", "why", "who")
 
 
@@ -47,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--json", action="store_true", help="say everything as JSON")
         if name == "inject":
             verb.add_argument("--armed", action="store_true", help="allow it though AIOBS_CHAOS does not say so")
+    sign = verbs.add_parser("sign", help="make the baggage entry that marks a request as test traffic", add_help=False)
+    sign.add_argument("words", nargs=argparse.REMAINDER, metavar="OPTIONS", help="see  aiobs chaos sign --help")
     for name, text in (
         ("status", "who holds which faults on this host"),
         ("stop", "end every experiment on this host and undo what it holds"),
@@ -59,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line after ``aiobs chaos``."""
+    if argv and argv[0] in _OWN_PARSERS:
+        module = importlib.import_module(f"{__name__}.{argv[0]}")
+        code: int = module.main(argv[1:])
+        return code
     options = parser().parse_args(list(argv))
     run = {
         "list": _list, "plan": _plan, "inject": _inject, "status": _status, "stop": _stop, "recover": _recover,

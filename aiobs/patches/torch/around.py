@@ -42,6 +42,8 @@ def around(
                 disable()
                 swallow(PLACE, error)
             try:
+                if loop is not None:
+                    loop.at_step()
                 return original(*args, **kwargs)
             except out_of_memory.ERRORS as error:
                 out_of_memory.leaves(error)

@@ -58,6 +58,8 @@ def _next(disable: Disable) -> MakeWrapper:
                 swallow(PLACE, error)
             exhausted = False
             try:
+                if loop is not None:
+                    loop.at_step()
                 return original(self)
             except StopIteration:
                 exhausted = True

@@ -22,6 +22,7 @@ from aiobs.patches.torch import gpu
 from aiobs.patches.torch.device_time import DeviceTime
 from aiobs.patches.torch.evaluation import Evaluation
 from aiobs.patches.torch.models import Models
+from aiobs.points import point
 from aiobs.recorder.rest import type_name
 
 NOTHING = -1
@@ -58,7 +59,15 @@ class Loop:
         self._generation = -1
         self._looked = False
         self._source: Callable[[], Any] = lambda: None  # where the first step's data comes from
+        self._pointed = -1
         self._forget_step()
+
+    def at_step(self) -> None:
+        """Be at the point ``train.step``, once a step; outside every guard, as a fault there is the program's."""
+        steps = self.steps
+        if steps.open and not steps.explicit and steps.number != self._pointed:
+            self._pointed = steps.number
+            point(names.POINT_STEP, self._pointed)
 
     def _forget_step(self) -> None:
         later = self.steps.open  # a step that has just been closed may leave entries that belong to the next
