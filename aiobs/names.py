@@ -306,6 +306,13 @@ OOM_CONSUMERS: Final = "aiobs.out_of_memory.consumers"
 """What held the memory, largest first: ``parameters 1073741824``, ``block 536870912 x3``."""
 OOM_SNAPSHOT: Final = "aiobs.out_of_memory.snapshot"
 """Path of the allocator's snapshot, for pytorch.org/memory_viz."""
+# -- what containment is judged by ---------------------------------------------------------------------------
+HTTP_STATUS: Final = "http.response.status_code"
+TIME_TO_FIRST_TOKEN: Final = "aiobs.request.time_to_first_token"
+TIME_PER_OUTPUT_TOKEN: Final = "aiobs.request.time_per_output_token"
+REQUEST_QUEUE: Final = "aiobs.request.queue.duration"
+TENANT: Final = "aiobs.tenant"
+REPLICA: Final = "aiobs.replica"
 # -- faults ------------------------------------------------------------------------------------------------
 SPAN_EXPERIMENT: Final = "experiment"
 SPAN_FAULT: Final = "fault"
