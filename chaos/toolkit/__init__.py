@@ -11,7 +11,7 @@ from typing import Any
 
 from aiobs.errors import NotEnabledError
 
-MODULES = ("actions", "probes")
+MODULES = ("actions", "probes", "verdict")
 
 
 def require_chaoslib() -> None:
@@ -36,4 +36,5 @@ def discover(discover_system: bool = True) -> dict[str, Any]:  # noqa: ARG001 - 
     found: dict[str, Any] = initialize_discovery_result("aiobs-sdk", VERSION, "aiobs")
     found["activities"].extend(discover_actions(f"{__name__}.actions"))
     found["activities"].extend(discover_probes(f"{__name__}.probes"))
+    found["activities"].extend(discover_probes(f"{__name__}.verdict"))
     return found

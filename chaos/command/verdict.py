@@ -1,0 +1,124 @@
+"""``aiobs verdict``: judges a run folder, or plans how much data a verdict will need."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiobs.chaos.containment.boundaries import check, suggest
+from aiobs.chaos.containment.exit_codes import EXIT_CODES, exit_code, gravest
+from aiobs.chaos.containment.judge import judge
+from aiobs.chaos.containment.model import Fault, Spec
+from aiobs.chaos.containment.planning import plan
+from aiobs.chaos.containment.report.page import write_reports
+from aiobs.chaos.containment.run_folder import RunFolder
+from aiobs.chaos.containment.spec import read_spec
+from aiobs.chaos.containment.written import as_json, as_junit, as_markdown
+from aiobs.errors import PlanError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The verb's options."""
+    codes = ", ".join(f"{code} {kind}" for kind, code in EXIT_CODES.items())
+    made = argparse.ArgumentParser(
+        prog="aiobs verdict",
+        description="Did the failure stay where it should?",
+        epilog=f"Exit codes: {codes}; 2 wrong usage.",
+    )
+    made.add_argument("folder", nargs="?", help="a run folder, or one file of OTLP JSON Lines")
+    made.add_argument("--spec", metavar="SPEC", help="boundaries and SLOs, YAML or JSON")
+    made.add_argument("--fault", metavar="ID", help="judge only this fault; by default each on the record")
+    made.add_argument("--plan", action="store_true", help="say how many requests a verdict needs; no folder is read")
+    made.add_argument("--strata", type=int, default=1, metavar="N", help="with --plan: groups outside the boundary")
+    made.add_argument(
+        "--power", type=float, default=0.9, metavar="P", help="with --plan: how surely all of them hold (0.9)"
+    )
+    made.add_argument(
+        "--rate", type=float, default=0.0, metavar="R", help="with --plan: requests a second in each group"
+    )
+    made.add_argument(
+        "--clumping",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="with --plan: variance over that of independent requests",
+    )
+    made.add_argument("--suggest", action="store_true", help="say which boundaries the folder could be judged by")
+    made.add_argument("--json", action="store_true", help="the verdicts as JSON, a list")
+    made.add_argument("--junit", metavar="FILE", help="write JUnit XML too")
+    made.add_argument("--markdown", metavar="FILE", help="write Markdown too")
+    made.add_argument(
+        "--html", metavar="FILE", help="write the report too; with several faults a file for each, its id added"
+    )
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb."""
+    options = parser().parse_args(list(argv))
+    if options.suggest:
+        return _suggest(options)
+    if not options.spec:
+        raise PlanError("--spec", "", "name the file with boundaries and SLOs; see docs/containment.md")
+    spec = read_spec(options.spec)
+    if options.plan:
+        for size in plan(
+            spec, options.strata, options.power, {slo.name: options.rate for slo in spec.slos}, options.clumping
+        ):
+            print(size.text)
+        print(
+            f"With that, if nothing leaks, all hold with a probability of {options.power:g}. Certified: that no group outside gets worse by its margin."
+        )
+        return 0
+    source = RunFolder(_folder(options), spec)
+    try:
+        faults = [fault for fault in source.faults() if options.fault in (None, fault.id)]
+        if options.fault and not faults:
+            raise PlanError(
+                "--fault",
+                options.fault,
+                f"no such fault; there are {', '.join(it.id for it in source.faults()) or 'none'}",
+            )
+        permitted = spec.permitted or tuple({fault.boundary for fault in faults if fault.boundary})
+        check(source.spec, source.seen(), source.carriers(), permitted)
+        each: list[Fault | None] = [*faults] or [None]
+        if spec.windows is not None and len(faults) > 1:
+            each = [None]  # windows by hand are about one fault, and nothing says about which of these
+        verdicts = [judge(source.spec, source, fault) for fault in each]
+        if options.html:
+            write_reports(Path(options.html), verdicts, source.spec, source.samples(source.spec, permitted))
+    finally:
+        source.close()
+    for path, text in ((options.junit, as_junit(verdicts)), (options.markdown, "\n".join(map(as_markdown, verdicts)))):
+        if path:
+            Path(path).write_text(text, "utf-8")
+    if options.json:
+        print(json.dumps([as_json(verdict) for verdict in verdicts], indent=2))
+    else:
+        for verdict in verdicts:
+            print(as_markdown(verdict).replace("**", ""))
+    return exit_code(gravest(verdicts))
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    if not options.folder:
+        raise PlanError("folder", "", "name a run folder")
+    return Path(options.folder)
+
+
+def _suggest(options: argparse.Namespace) -> int:
+    source = RunFolder(_folder(options), Spec((), ()))
+    try:
+        found = suggest(source.seen().values)
+    finally:
+        source.close()
+    if not found:
+        print("# Nothing tells units apart: no attribute of a replica, rank, tenant, instance or host has two values.")
+        return EXIT_CODES["inconclusive"]
+    print("boundaries:")
+    for attribute, values in found:
+        shown = ", ".join(values[:8]) + (", ..." if len(values) > 8 else "")
+        print(f"  - each: {attribute}  # {len(values)}: {shown}")
+    return 0

@@ -1,0 +1,1 @@
+"""The report of a verdict: one HTML file that holds everything it shows."""
