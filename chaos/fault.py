@@ -19,6 +19,11 @@ from .operation import Operation
 from .target import Unit
 
 GROUP = "aiobs_chaos_fault"
+RESERVED = frozenset({
+    "boundary", "duration_s", "effect_s", "experiment", "fault", "id", "max_units", "pick", "seed", "target", "who", "why",
+    "within",
+})  # fmt: skip
+"""Fields of a plan, which callers give side by side with a fault's parameters."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Fault:
     limits: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
+        if taken := RESERVED & vars(cls).get("__annotations__", {}).keys():
+            raise TypeError(f"{cls.__name__}: {', '.join(sorted(taken))} is a field of every plan; name it otherwise")
         if cls.kind:
             _known[cls.kind] = cls
 

@@ -97,7 +97,8 @@ def read_bed(folder: Path) -> BedRecord | None:
 
 
 def _node(values: dict[str, Any]) -> NodeRecord:
-    return NodeRecord(**{**values, "folders": tuple(values["folders"])})
+    values["folders"] = tuple(values["folders"])
+    return NodeRecord(**values)
 
 
 def living_beds(place: Place) -> Iterator[BedRecord]:
