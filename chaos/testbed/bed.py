@@ -187,7 +187,7 @@ def _planned(place: Place, names: list[str], name: str) -> BedRecord:
     network = _free_network([it.nodes[0].address for it in living])
     nodes = []
     for index, node_name in enumerate(names):
-        group, folders = group_of_node(chosen, node_name)
+        group, folders = group_of_node(f"{chosen}-{identity}", node_name)
         nodes.append(NodeRecord(node_name, index, f"{network}.{index + 1}", group, folders))
     lines = [f"{it.address}\t{it.name}" for it in nodes]
     for it in nodes:

@@ -60,7 +60,7 @@ def _become_root_of_a_namespace() -> None:
 def start_guard(folder: Path, keep: int) -> tuple[int, int]:
     """Fork the guard of this process; returns its pid and the descriptor on which to tell it goodbye."""
     holder = os.getpid()
-    heard, goodbye = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    heard, goodbye = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid:
         os.close(heard)
@@ -73,17 +73,10 @@ def start_guard(folder: Path, keep: int) -> tuple[int, int]:
         os.closerange(min(heard, keep) + 1, max(heard, keep))
         os.closerange(max(heard, keep) + 1, 1 << 16)
         wait_for_death([holder])
-        if not _told(heard) and (bed := read_bed(folder)) is not None:
+        if not os.read(heard, 1) and (bed := read_bed(folder)) is not None:
             take_down(bed)
     finally:
         os._exit(0)
-
-
-def _told(heard: int) -> bool:
-    try:
-        return bool(os.read(heard, 1))
-    except BlockingIOError:  # keepers hold the other end too, so that it is open still
-        return False
 
 
 class Holder:

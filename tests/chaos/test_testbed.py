@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aiobs import chaos
-from aiobs.chaos.identity import ProcessIdentity
+from aiobs.chaos.identity import ProcessIdentity, all_processes
 from aiobs.chaos.place import Place
 from aiobs.chaos.testbed import Testbed
 from aiobs.chaos.testbed.record import living_beds, read_bed
@@ -110,24 +110,22 @@ def test_it_ends_with_its_owner(owner: subprocess.Popen[str], chaos_place: Path,
     assert owner.stdout is not None
     _, inner = map(int, owner.stdout.readline().split())
     owner.send_signal(number)
-    assert eventually(lambda: not state_of(inner), 3)
-    assert eventually(lambda: not list((chaos_place / "testbeds").iterdir()), 3)
+    assert eventually(lambda: not state_of(inner))
+    assert eventually(lambda: not list((chaos_place / "testbeds").iterdir()))
 
 
 def test_its_guard_takes_it_down_when_the_holder_is_killed(owner: subprocess.Popen[str], chaos_place: Path) -> None:
     assert owner.stdout is not None
     holder, inner = map(int, owner.stdout.readline().split())
     os.kill(holder, signal.SIGKILL)
-    assert eventually(lambda: not state_of(inner), 3)
-    assert eventually(lambda: not list((chaos_place / "testbeds").iterdir()), 3)
+    assert eventually(lambda: not state_of(inner))
+    assert eventually(lambda: not list((chaos_place / "testbeds").iterdir()))
 
 
 def test_what_nobody_looks_after_is_swept(owner: subprocess.Popen[str], chaos_place: Path) -> None:
     assert owner.stdout is not None
     holder, inner = map(int, owner.stdout.readline().split())
-    (guard,) = (
-        it for it in map(int, Path(f"/proc/{holder}/task/{holder}/children").read_text().split()) if _guards(it, holder)
-    )
+    (guard,) = (it.pid for it in all_processes() if it.parent() == holder and _guards(it.pid, holder))
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in (guard, holder):
             os.kill(pid, number)
