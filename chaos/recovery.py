@@ -12,6 +12,7 @@ from aiobs.settings import Settings, load_settings
 
 from .audit import append
 from .place import lock, open_place, read_owner
+from .testbed.teardown import sweep
 from .undoing import PROOF_S, undo_session
 
 
@@ -49,6 +50,7 @@ def recover(settings: Settings | None = None, *, patience_s: float = PROOF_S) ->
                 shutil.rmtree(session, ignore_errors=True)
         finally:
             os.close(held)
+    found += [Recovered(it.name, (f"take down testbed {it.name}",), tuple(it.residue)) for it in sweep(place)]
     return found
 
 

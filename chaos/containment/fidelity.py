@@ -15,6 +15,10 @@ from aiobs.errors import PlanError
 PHYSICAL = "chaosd-nic"
 _KINDS = {
     "process.kill": ("process-kill", "sudden loss of a process"),
+    "rank.kill": ("process-kill", "the death of a rank"),
+    "rank.stall": ("cpu-sleep", "a rank that hangs"),
+    "checkpoint.tear": ("artifact-swap", "a checkpoint that was cut short"),
+    "checkpoint.corrupt": ("artifact-swap", "a checkpoint with flipped bits"),
     "process.storm": ("process-kill", "a process that crashes again and again"),
     "process.pause": ("cpu-sleep", "a process that hangs"),
     "process.freeze": ("cpu-sleep", "a process that hangs and cannot be killed"),

@@ -34,8 +34,11 @@ def plannable() -> list[str]:
     return found
 
 
-def test_every_fault_but_the_dry_one_has_a_technique() -> None:
-    assert set(fault_kinds()) - set(_KINDS) == {"noop"}
+def test_a_fault_without_a_technique_is_refused_by_name() -> None:
+    assert set(_KINDS) <= set(fault_kinds())
+    without = build_plan({"fault": "noop", "target": "pid:1"})
+    with pytest.raises(PlanError, match="noop.*no technique"):
+        fidelity(without, ["errors < 1 %"], abort="E >= 100", evidence="verdict.json")
 
 
 def test_the_standards_linter_accepts_them(tmp_path: Path) -> None:
