@@ -26,7 +26,7 @@ from aiobs.settings import load_settings
 RESIDUE, NO_EFFECT = 3, 4
 """Exit codes: something is left behind; the fault was not seen to act."""
 
-_OWN_PARSERS = ("sign",)
+_OWN_PARSERS = ("sign", "testbed")
 """Verbs whose module reads its own options."""
 _FIELDS = ("duration_s", "effect_s", "pick", "max_units", "within", "seed", "boundary", "experiment", "why", "who")
 
@@ -50,8 +50,12 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--json", action="store_true", help="say everything as JSON")
         if name == "inject":
             verb.add_argument("--armed", action="store_true", help="allow it though AIOBS_CHAOS does not say so")
-    sign = verbs.add_parser("sign", help="make the baggage entry that marks a request as test traffic", add_help=False)
-    sign.add_argument("words", nargs=argparse.REMAINDER, metavar="OPTIONS", help="see  aiobs chaos sign --help")
+    for name, text in (
+        ("sign", "make the baggage entry that marks a request as test traffic"),
+        ("testbed", "make nodes on this machine and run a command in each"),
+    ):
+        own = verbs.add_parser(name, help=text, add_help=False)
+        own.add_argument("words", nargs=argparse.REMAINDER, metavar="OPTIONS", help=f"see  aiobs chaos {name} --help")
     for name, text in (
         ("status", "who holds which faults on this host"),
         ("stop", "end every experiment on this host and undo what it holds"),

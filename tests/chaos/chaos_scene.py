@@ -53,7 +53,12 @@ def _line(pid: int) -> bytes:
 def world() -> dict[str, object]:
     """What faults may change and must leave as it was: compare two of these."""
     return {
-        "cgroups": sorted(str(path) for it in hierarchies() for path in it.mount.rglob("*") if path.is_dir()),
+        "cgroups": sorted(
+            str(path)
+            for it in hierarchies()
+            for path in it.mount.rglob("*aiobs-[ct]*")
+            if path.name.startswith(("aiobs-chaos", "aiobs-testbed"))
+        ),
         "namespaces": sorted(os.listdir("/run/netns")) if Path("/run/netns").is_dir() else [],
         "mounts": Path("/proc/self/mountinfo").read_text("utf-8"),
         "rules": _said("nft", "list", "ruleset"),
