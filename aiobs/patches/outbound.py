@@ -12,10 +12,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from aiobs import recorder
-from aiobs.propagation import TRACEPARENT, TRACESTATE, Context, inject
+from aiobs.propagation import BAGGAGE, TRACEPARENT, TRACESTATE, Context, inject, pass_chaos
 
 ALL, NONE, PRIVATE = "all", "none", "private"
-BAGGAGE = "baggage"
 LOCAL_DOMAINS = (".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".svc", ".test")
 """Ends of names that the public's name service does not know."""
 
@@ -67,12 +66,16 @@ class Outbound:
         return lambda: headers.update(taken)
 
     def carry(self, host: str, context: Context | None = None) -> dict[str, str]:
-        """The headers that carry `context`, by default that of what runs here, to `host`; empty where it must not go."""
+        """The headers that carry `context`, by default that of what runs here, to `host`; empty where it must not go.
+
+        The mark of test traffic goes along, and nothing else of the baggage.
+        """
         headers: dict[str, str] = {}
         if self.allows(host):
             context = context or recorder.current()
             if context is not None:
                 inject(context, headers)
+            pass_chaos(headers, host, (host,))
         return headers
 
 

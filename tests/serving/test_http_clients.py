@@ -15,7 +15,7 @@ import pytest
 import aiobs
 from aiobs import patches
 from aiobs.patches.outbound import Outbound, is_private
-from aiobs.propagation import extract
+from aiobs.propagation import enter_chaos, extract, leave_chaos
 from aiobs.testing import Captured, CapturedSpan, capture
 
 from .processes import free_port, running
@@ -192,3 +192,13 @@ def test_names_are_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args: pytest.fail("looked up"))
     assert not is_private("intranet.example.com")
+
+
+def test_the_mark_of_test_traffic_goes_where_the_context_goes_and_no_other_baggage() -> None:
+    mark = enter_chaos({"baggage": "customer=42, aiobs.chaos=signed"})
+    try:
+        assert Outbound(("private",)).carry("localhost") == {"baggage": "aiobs.chaos=signed"}
+        assert Outbound(("private",)).carry("api.example.com") == {}
+    finally:
+        leave_chaos(mark)
+    assert Outbound(("private",)).carry("localhost") == {}
