@@ -42,7 +42,10 @@ def start_watchdog(place: Place, session: Path, silence_s: float, keep: set[int]
                 descriptor = os.pidfd_open(injector.pid)
             except ProcessLookupError:  # dead already: the pipe says so too
                 descriptor = heard
-            os.write(say_ready, b"r")
+            try:
+                os.write(say_ready, b"r")
+            except OSError:  # the injector has died since: nobody waits for the word, and there is work to do
+                pass
             os.close(say_ready)
             _watch(place, session, injector, heard, descriptor, silence_s)
             code = 0

@@ -88,19 +88,11 @@ class OomCounters:
 
     def __init__(self) -> None:
         self._by_file: dict[Path, OomCounter] = {}
-        self._by_groups: dict[bytes, OomCounter] = {}
 
     def of(self, pid: int) -> OomCounter:
         """The counter of the group that `pid` is in now."""
-        try:
-            groups = Path(f"/proc/{pid}/cgroup").read_bytes()
-        except OSError:
-            groups = b""
-        known = self._by_groups.get(groups)
-        if known is None:  # else the table of mounts, which can be long, need not be searched
-            counter = OomCounter(counter_files(pid))
-            known = self._by_groups[groups] = self._by_file.setdefault(counter.files[0], counter)
-        return known
+        counter = OomCounter(counter_files(pid))
+        return self._by_file.setdefault(counter.files[0], counter)
 
     def settle(self) -> None:
         """See :meth:`OomCounter.settle`, for all."""
