@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from aiobs.chaos.containment.boundaries import check, suggest
+from aiobs.chaos.containment.boundaries import suggest
 from aiobs.chaos.containment.exit_codes import EXIT_CODES, exit_code, gravest
-from aiobs.chaos.containment.judge import judge
-from aiobs.chaos.containment.model import Fault, Spec
+from aiobs.chaos.containment.judging import judge_faults, permitted_of
+from aiobs.chaos.containment.model import Spec
 from aiobs.chaos.containment.planning import plan
 from aiobs.chaos.containment.report.page import write_reports
 from aiobs.chaos.containment.run_folder import RunFolder
@@ -81,14 +81,10 @@ def main(argv: Sequence[str]) -> int:
                 options.fault,
                 f"no such fault; there are {', '.join(it.id for it in source.faults()) or 'none'}",
             )
-        permitted = spec.permitted or tuple({fault.boundary for fault in faults if fault.boundary})
-        check(source.spec, source.seen(), source.carriers(), permitted)
-        each: list[Fault | None] = [*faults] or [None]
-        if spec.windows is not None and len(faults) > 1:
-            each = [None]  # windows by hand are about one fault, and nothing says about which of these
-        verdicts = [judge(source.spec, source, fault) for fault in each]
+        verdicts = judge_faults(source, faults)
         if options.html:
-            write_reports(Path(options.html), verdicts, source.spec, source.samples(source.spec, permitted))
+            samples = source.samples(source.spec, permitted_of(source, faults))
+            write_reports(Path(options.html), verdicts, source.spec, samples)
     finally:
         source.close()
     for path, text in ((options.junit, as_junit(verdicts)), (options.markdown, "\n".join(map(as_markdown, verdicts)))):

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiobs.chaos.containment.boundaries import check
-from aiobs.chaos.containment.judge import judge
-from aiobs.chaos.containment.model import Fault, Verdict
+from aiobs.chaos.containment.judging import judge_faults
+from aiobs.chaos.containment.model import Verdict
 from aiobs.chaos.containment.run_folder import RunFolder
 from aiobs.chaos.containment.spec import read_spec
 
@@ -44,13 +43,7 @@ def holds(spec: str | Path, folder: str | Path) -> Holding:
     """
     source = RunFolder(Path(folder), read_spec(Path(spec)))
     try:
-        faults = source.faults()
-        permitted = source.spec.permitted or tuple({it.boundary for it in faults if it.boundary})
-        check(source.spec, source.seen(), source.carriers(), permitted)
-        each: list[Fault | None] = [*faults] or [None]
-        if source.spec.windows is not None and len(faults) > 1:
-            each = [None]
-        return Holding(tuple(judge(source.spec, source, it) for it in each))
+        return Holding(tuple(judge_faults(source, source.faults())))
     finally:
         source.close()
 

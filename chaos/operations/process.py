@@ -31,40 +31,6 @@ class _OnProcess(Operation):
 
 
 @dataclass(frozen=True)
-class Stop(_OnProcess):
-    """SIGSTOP; SIGCONT undoes it. A process that was stopped before stays so."""
-
-    kind = "process.stop"
-
-    def describe(self) -> str:
-        return f"kill -STOP {self.pid}  ({self.process})"
-
-    def describe_undo(self) -> str:
-        return f"kill -CONT {self.pid}"
-
-    def before(self) -> Before:
-        before = super().before()
-        if before["state"] == _STOPPED:
-            raise PlanError("target", f"pid {self.pid}", "is stopped already, so stopping it would prove nothing")
-        return before
-
-    def act(self, before: Before) -> None:  # noqa: ARG002
-        self.process.send(signal.SIGSTOP)
-
-    def effective(self, before: Before) -> str:  # noqa: ARG002
-        return f"{self.process} is in state T" if self.process.state() == _STOPPED else ""
-
-    def undo(self, before: Before) -> None:
-        if before["state"] != _STOPPED:
-            self.process.send(signal.SIGCONT)
-
-    def residue(self, before: Before) -> str:
-        if before["state"] != _STOPPED and self.process.state() == _STOPPED:
-            return f"{self.process} is still stopped"
-        return ""
-
-
-@dataclass(frozen=True)
 class Resume(_OnProcess):
     """Nothing now; undone, the process is continued. For workers that stop it in turns and may die in between."""
 
@@ -90,6 +56,28 @@ class Resume(_OnProcess):
         if before["state"] != _STOPPED and self.process.state() == _STOPPED:
             return f"{self.process} is still stopped"
         return ""
+
+
+@dataclass(frozen=True)
+class Stop(Resume):
+    """SIGSTOP; SIGCONT undoes it. A process that was stopped before is refused."""
+
+    kind = "process.stop"
+
+    def describe(self) -> str:
+        return f"kill -STOP {self.pid}  ({self.process})"
+
+    def before(self) -> Before:
+        before = super().before()
+        if before["state"] == _STOPPED:
+            raise PlanError("target", f"pid {self.pid}", "is stopped already, so stopping it would prove nothing")
+        return before
+
+    def act(self, before: Before) -> None:  # noqa: ARG002
+        self.process.send(signal.SIGSTOP)
+
+    def effective(self, before: Before) -> str:  # noqa: ARG002
+        return f"{self.process} is in state T" if self.process.state() == _STOPPED else ""
 
 
 @dataclass(frozen=True)

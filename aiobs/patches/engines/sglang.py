@@ -5,14 +5,15 @@ Facts come from each output's ``meta_info``; the queue's seconds are there where
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from importlib import import_module
 from typing import Any, Final
 
 from aiobs import names
 from aiobs.guard import guarded, swallow
 from aiobs.patches.engines.generation import Generation, short_name
+from aiobs.patches.engines.outputs import watched
 from aiobs.patches.engines.placing import EnginePatch, is_recorded
 from aiobs.propagation import inject
 from aiobs.wrapping import Live
@@ -31,22 +32,9 @@ class SglangPatch(EnginePatch):
     def _generate_request(self, original: Any, live: Live) -> Any:
         async def generate_request(self_: Any, obj: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
             watch = self._begin(self_, obj) if live and is_recorded() else None
-            outputs = original(self_, obj, *args, **kwargs)
-            try:
+            async with aclosing(watched(original(self_, obj, *args, **kwargs), watch)) as outputs:
                 async for output in outputs:
-                    if watch is not None:
-                        watch.saw(output)
                     yield output
-            except (GeneratorExit, asyncio.CancelledError):
-                if watch is not None:
-                    watch.request.aborted("disconnected")
-                raise
-            except BaseException as error:
-                if watch is not None:
-                    watch.request.failed(error)
-                raise
-            finally:
-                await outputs.aclose()
 
         return generate_request
 

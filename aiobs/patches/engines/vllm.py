@@ -7,15 +7,16 @@ writes spans of its own, they become children of the request.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from importlib import import_module
 from typing import Any, Final
 
 from aiobs import names
 from aiobs.guard import guarded, swallow
 from aiobs.patches.engines.generation import Generation, short_name
+from aiobs.patches.engines.outputs import watched
 from aiobs.patches.engines.placing import EnginePatch, is_recorded
 from aiobs.propagation import inject
 from aiobs.wrapping import Live, MakeWrapper
@@ -54,22 +55,9 @@ class AsyncVllmPatch(EnginePatch):
         def make(original: Any, live: Live) -> Any:
             async def stream(self_: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
                 watch = self._begin(self_, operation, args, kwargs) if live and is_recorded() else None
-                outputs = original(self_, *args, **kwargs)
-                try:
+                async with aclosing(watched(original(self_, *args, **kwargs), watch)) as outputs:
                     async for output in outputs:
-                        if watch is not None:
-                            watch.saw(output)
                         yield output
-                except (GeneratorExit, asyncio.CancelledError):
-                    if watch is not None:
-                        watch.request.aborted("disconnected")
-                    raise
-                except BaseException as error:
-                    if watch is not None:
-                        watch.request.failed(error)
-                    raise
-                finally:
-                    await outputs.aclose()
 
             return stream
 
