@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from aiobs.chaos.containment.batch_means import inflation
 from aiobs.chaos.containment.cells import cell, silent
 from aiobs.chaos.containment.fault_spans import windows_of
 from aiobs.chaos.containment.model import Cell, Fault, Recovery, Samples, Seen, Slo, Source, Spec, Verdict, Windows
@@ -99,6 +100,7 @@ def _recoveries(samples: Sequence[Samples], slos: dict[str, Slo], windows: Windo
             usual,
             slo.margin,
             hold_needed(slo.margin),
+            inflation(it.bad[first:end]),
         )
         why = (
             "too few requests after the undo to tell" if got.unseen

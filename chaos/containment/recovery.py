@@ -19,18 +19,19 @@ class Stretch:
     last: int
 
 
-def bad_stretches(bad: Any, ordinary: float, unwell: float) -> list[Stretch]:
+def bad_stretches(bad: Any, ordinary: float, unwell: float, clumping: float = 1.0) -> list[Stretch]:
     """Stretches in which `bad` clearly runs at `unwell` or worse rather than at `ordinary`.
 
     A sum of log-likelihood ratios that restarts at 0 finds them; where one ends is then settled with the share seen
-    in it, so that a stray bad request some time after an outage is not counted to it.
+    in it, so that a stray bad request some time after an outage is not counted to it. Where bad requests come in
+    clumps (of `clumping` at a time, as retries and batches do), so many count as one: a clump is no outage.
     """
     import numpy as np
 
     flags = np.asarray(bad, dtype=bool)
     if not len(flags):
         return []
-    limit = log(len(flags) / _DOUBT)
+    limit = clumping * log(len(flags) / _DOUBT)
     found, begin = [], 0
     while begin < len(flags):
         rise, fall = log(unwell / ordinary), log((1 - unwell) / (1 - ordinary))
@@ -66,13 +67,14 @@ class Recovered:
 
 
 def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: int, ordinary: float, margin: float,
-             needed: int) -> Recovered:  # fmt: skip
+             needed: int, clumping: float = 1.0) -> Recovered:  # fmt: skip
     """When requests that began at `start_ns` were well again, up to `until_ns`.
 
     Args:
         ordinary: the baseline's share of bad ones.
         margin: growth of it that still counts as well.
         needed: good requests in the hold below which nothing is shown.
+        clumping: by how much the baseline's bad ones vary more than independent ones do.
     """
     import numpy as np
 
@@ -83,7 +85,7 @@ def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: in
     if not len(at):
         return Recovered(0.0, end, censored=True, unseen=True)
     usual = min(max(ordinary, 0.5 / (len(at) + 1), 1e-4), 0.98)
-    stretches = bad_stretches(flags, usual, min(usual + 2 * margin, 0.99))
+    stretches = bad_stretches(flags, usual, min(usual + 2 * margin, 0.99), clumping)
     last = float(at[stretches[-1].last]) if stretches else 0.0
     after = at[stretches[-1].last + 1 :] if stretches else at
     first = float(after[0]) if len(after) else end

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiobs.chaos.containment.batch_means import inflation
 from aiobs.chaos.containment.cells import cell
 from aiobs.chaos.containment.model import Indicator, Samples, Slo, Spec, Windows
 from aiobs.chaos.containment.planning import plan
@@ -163,3 +164,18 @@ def test_recovery_of_a_4_s_outage_lies_in_its_interval(share: float) -> None:
         assert not found.censored and not found.relapse
         assert (3.9 if share == 1.0 else 3.7) <= found.first_good_s <= 4.3
         assert found.last_bad_s <= found.first_good_s
+
+
+def test_bad_requests_that_come_three_at_a_time_are_no_relapse() -> None:
+    """Retries and batches fail together: at their ordinary share that is no outage, and an outage is still found."""
+    rng = np.random.default_rng(SEED)
+    second, end, sick = 10**9, 30 * 10**9, 0
+    for _ in range(100):
+        start = np.repeat(np.sort(rng.integers(0, end, 10_000)), 3)
+        ordinary, now = (np.repeat(rng.random(10_000) < 0.003, 3) for _ in range(2))
+        clumping = inflation(ordinary)
+        found = recovery(start, now, 0, end, end // 2, 0.003, 0.03, 99, clumping)
+        sick += found.relapse or found.censored
+        out = recovery(start, now | (start < 4 * second), 0, end, end // 2, 0.003, 0.03, 99, clumping)
+        assert out.first_good_s >= 3.9
+    assert sick <= 3
