@@ -77,7 +77,11 @@ class Enclose(Operation):
 
     def effective(self, before: Before) -> str:  # noqa: ARG002
         inside = _pids(self._folder()[0])
-        return f"{len(inside)} processes are in {self.path}" if inside else ""
+        if inside:
+            return f"{len(inside)} processes are in {self.path}"
+        # What was put in may be dead by now, of what was done to it there.
+        living = any(ProcessIdentity(*it).is_alive() for it in zip(self.pids, self.starts, strict=True))
+        return "" if living else f"the processes that were put into {self.path} are gone"
 
     def undo(self, before: Before) -> None:
         folder, version = self._folder()

@@ -31,6 +31,7 @@ def before_experiment_control(context: Mapping[str, Any], **_: Any) -> None:
         held.lease(title)
     except AiobsError as error:
         raise InterruptExecution(f"aiobs: {error}") from error
+    held.undo_on_signals()
     _begin(f"{names.SPAN_EXPERIMENT}", {names.FAULT_EXPERIMENT: title})
 
 

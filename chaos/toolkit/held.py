@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from aiobs.chaos.lease import Injection, Lease
@@ -10,6 +14,8 @@ from aiobs.errors import FaultError
 
 _lease: list[Lease] = []
 _past: dict[str, Injection] = {}
+_handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def lease(experiment: str = "") -> Lease:
@@ -47,8 +53,33 @@ def undo(injection: str = "") -> list[Injection]:
     return [it.undo() for it in chosen]
 
 
+def undo_on_signals() -> None:
+    """Undo as soon as the run is told to end.
+
+    Chaos Toolkit raises from its signal handlers, and what happens to run then may take that for its own error and
+    go on: an action, a control, a log handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in _ENDING:
+        before = signal.getsignal(number)
+        if callable(before):  # the others end the process, and with it the lease
+            _handlers[number] = before
+            signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    for held in _lease:
+        held.let_go()
+    _handlers[signal.Signals(number)](number, frame)
+
+
 def end() -> list[str]:
     """Undo everything and end the injector; returns what is left behind."""
+    while _handlers:
+        number, before = _handlers.popitem()
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, before)
     if not _lease:
         return []
     held = _lease.pop()

@@ -24,7 +24,8 @@ state, flight, chance = recorder.state, recorder.state.flight, random.Random(int
 memory, steps = flight.mm, recorder.steps()
 phases = [recorder.phase_id(name) for name in ("data", "forward", "backward")]
 assert len(phases) == 3
-clock, tokens = 1000, []
+# Beyond every thread id, so that no time is taken for one.
+clock, tokens = 3_000_000_000, []
 
 def show(*what):
     # Times, counts and flags of the writer, then the head of its area and what it holds, but for the thread.
@@ -75,7 +76,9 @@ for seq in range(at.FIRST_SEQ, flight.next_seq()):
     assert head[14] == seq + 1, "a hole in the ring"
     cells[head[0]] = cells.get(head[0], 0) + 1
     body = memory[cell + 80 : cell + 80 + head[9]]
-    print(head[:8], head[9:], len(body), body.hex().replace(recorder.hot.thread.number.to_bytes(4, "little").hex(), ""))
+    words = [body[place : place + 4] for place in range(0, len(body), 4)]
+    own = recorder.hot.thread.number.to_bytes(4, "little")
+    print(head[:8], head[9:], len(body), ["thread" if word == own else word.hex() for word in words])
 assert cells[at.STEP] > 20 and cells[at.PART] > 20, cells
 print(recorder.core_name(), file=sys.stderr)
 """
