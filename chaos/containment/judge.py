@@ -322,7 +322,8 @@ def _budget(cells: Sequence[Cell], slos: dict[str, Slo], windows: Windows) -> di
     found: dict[str, float] = {}
     for it in cells:
         objective = slos[it.slo].objective
-        if it.side == "outside" and objective is not None and it.n_fault:
+        shares = slos[it.slo].kind in ("ratio", "threshold")
+        if it.side == "outside" and shares and objective is not None and it.n_fault:
             burned = it.fault / (1 - objective) * days / slos[it.slo].budget_days
             found[it.slo] = max(found.get(it.slo, 0.0), burned)
     return found

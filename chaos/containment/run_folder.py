@@ -142,6 +142,10 @@ class RunFolder:
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()
 
+    def files(self) -> tuple[Path, ...]:
+        """The OTLP JSON Lines that were read, in which the spans of a trace can be looked up."""
+        return tuple([Path(path) for path in self._paths])
+
     def seen(self) -> Seen:
         """What there is."""
         spans, first, last, backwards = self._one(

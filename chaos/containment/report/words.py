@@ -1,0 +1,106 @@
+"""Figures as a person writes them: with units, and no more digits than mean something."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from math import isfinite
+
+from aiobs.chaos.containment.model import Cell, Kind, Recovery, Verdict
+
+VERDICTS = {
+    "contained": ("✓", "good"),
+    "leaked": ("✗", "bad"),
+    "not_recovered": ("↻", "bad"),
+    "residue": ("⚠", "bad"),
+    "inconclusive": ("?", "open"),
+    "invalid": ("∅", "open"),
+    "aborted": ("■", "open"),
+}
+"""A sign for each verdict, so that none is told by colour alone, and its tone."""
+
+RESULTS = {
+    "held": ("✓", "held", "good"),
+    "harmed": ("✗", "harmed", "bad"),
+    "unsure": ("?", "not shown", "open"),
+    "no_data": ("–", "no data", "open"),
+    "baseline": ("∅", "ill before", "open"),
+}
+"""The same for a cell."""
+
+
+def spoken(kind: str) -> str:
+    """A verdict or result as words."""
+    return kind.replace("_", " ")
+
+
+def number(value: float) -> str:
+    """Three digits that mean something; ``∞`` where there is no bound, ``–`` where there is no figure."""
+    if not isfinite(value):
+        return "–" if value != value else "∞" if value > 0 else "−∞"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+    text = f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def seconds(value: float) -> str:
+    """A length of time."""
+    if not isfinite(value):
+        return number(value)
+    for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (120.0, 1.0, "s")):
+        if abs(value) < limit:
+            return f"{number(value * factor)} {unit}" if value else "0"
+    if value < 7200:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.0f} h" if value < 172800 else f"{value / 86400:.0f} d"
+
+
+def share(value: float) -> str:
+    """A share as per cent."""
+    return f"{number(100 * value)} %" if isfinite(value) else number(value)
+
+
+def worse(kind: Kind, value: float, sign: bool = True) -> str:
+    """A degradation in the unit of its margin: points of a share, a share of the baseline, or events."""
+    if not isfinite(value):
+        return number(value)
+    unit, factor = {"ratio": ("pp", 100.0), "threshold": ("pp", 100.0), "rare": ("events", 1.0)}.get(kind, ("%", 100.0))
+    scaled = value * factor
+    text = f"{scaled:.1f}" if 0.05 <= abs(scaled) < 100 else "0.0" if abs(scaled) < 0.05 else number(scaled)
+    plus = "+" if sign and scaled > 0 and text != "0.0" else ""
+    return f"{plus}{text} {unit}".replace("-", "−")
+
+
+def figure(kind: Kind, value: float) -> str:
+    """The SLI itself: the bad share, the mean, or good ones a second."""
+    return share(value) if kind in ("ratio", "threshold") else number(value)
+
+
+def when(moment_ns: int) -> str:
+    """A moment, UTC to the second."""
+    return datetime.fromtimestamp(moment_ns / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def state(it: Recovery) -> tuple[str, str]:
+    """What became of an SLI after the undo, and the tone of it."""
+    if it.relapse:
+        return "relapsed", "bad"
+    if it.unseen:
+        return "not seen", "open"
+    if it.censored:
+        return "not recovered", "bad"
+    return ("recovered", "good") if it.last_bad_s or it.first_good_s else ("never ill", "good")
+
+
+def absent(cell: Cell) -> bool:
+    """Whether the stratum never carried what the SLO is about: a router has no first tokens, a rank no requests."""
+    return cell.result == "no_data" and not cell.n_baseline and not cell.n_fault
+
+
+def tone(verdict: Verdict, cell: Cell) -> str:
+    """The tone of a cell; harm where it was allowed is no alarm: it is what the experiment was for."""
+    if absent(cell) and (verdict.kind != "inconclusive" or cell.stratum not in verdict.strata):
+        return "dim"
+    if cell.side == "inside" and cell.stratum not in verdict.strata:
+        return "plain"
+    return RESULTS[cell.result][2]
