@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from aiobs.chaos.containment.amounts import in_words
 from aiobs.chaos.containment.batch_means import inflation
 from aiobs.chaos.containment.cells import cell, silent
 from aiobs.chaos.containment.fault_spans import windows_of
@@ -208,12 +209,13 @@ def _decide(found: Verdict, spec: Spec, seen: Seen, fault: Fault | None, others:
             "no_effect",
             "No SLI inside the boundary shows the fault: it proved nothing. Check the target, give it more load, or declare it absorbed.",
         )
+    slos = {slo.name: slo for slo in spec.slos}
     over = [it for it in inside if _allowed(spec, it) is not None and it.low > (_allowed(spec, it) or 0.0)]
     if over:
         return say(
             "leaked",
             "inside",
-            f"{over[0].slo} of {over[0].stratum} got worse by {over[0].estimate:.4g}: more than is allowed inside.",
+            f"{over[0].slo} of {over[0].stratum} got worse by {in_words(slos[over[0].slo].kind, over[0].estimate)}: more than is allowed inside.",
             [over[0].stratum],
         )
     sick = [

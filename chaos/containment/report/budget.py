@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from aiobs.chaos.containment.amounts import number
 from aiobs.chaos.containment.model import Spec, Verdict
-from aiobs.chaos.containment.report.words import number, seconds, share
+from aiobs.chaos.containment.report.words import seconds, share
 
 OUTAGE_S = 3600.0
 """A realistic outage; an experiment is much shorter, and burns next to nothing of 28 days."""

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
-from aiobs.chaos.containment.model import Recovery, Spec, Verdict
-from aiobs.chaos.containment.report.words import absent, figure, number, seconds, share, state, when, worse
+from aiobs.chaos.containment.amounts import number, worse
+from aiobs.chaos.containment.model import Kind, Recovery, Spec, Verdict
+from aiobs.chaos.containment.report.words import absent, figure, seconds, share, state, when
 from aiobs.chaos.fault import fault_kinds
 
 
@@ -68,7 +69,7 @@ def recoveries(found: Sequence[Recovery]) -> str:
 
 def raw_figures(verdict: Verdict, spec: Spec) -> str:
     """Every number a test was made from."""
-    kinds = {slo.name: slo.kind for slo in spec.slos}
+    kinds: dict[str, Kind] = {slo.name: slo.kind for slo in spec.slos}
     rows = []
     for it in verdict.cells:
         if absent(it):

@@ -26,7 +26,7 @@ svg{width:100%;height:auto;display:block}figure{margin:1rem 0}figcaption{margin-
 .lane i{position:absolute;top:.15rem;height:.8rem;min-width:3px;background:var(--bar);border:1px solid var(--bar)}.lane i.bad{background:var(--bad);border-color:var(--bad)}.lane i.hit{background:var(--open);border-color:var(--open)}
 .lane s{position:absolute;top:-.3rem;bottom:-.3rem;width:0;border-left:2px dotted var(--bad)}
 .scale{display:flex;justify-content:space-between;font-weight:400;color:var(--dim)}
-nav a,td a{color:inherit}.wide-table{font-size:.78rem}
+.short{white-space:nowrap}nav a,td a{color:inherit}.wide-table{font-size:.78rem}
 @media print{@page{size:A4;margin:14mm 12mm}:root{color-scheme:light;--ink:#000;--page:#fff;--soft:#f3f3f3;--line:#bbb;--dim:#444;--good:#176b2e;--bad:#b3201f;--open:#835500;--good-soft:#e3f4e8;--bad-soft:#fde7e6;--open-soft:#fdf1d6;--bar:#4a80b8}
 body{margin:0;max-width:none;padding:0;font-size:10pt}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 tr,li,figure,.verdict,dl{break-inside:avoid}h2,h3,caption,figcaption,.group,p.dim{break-after:avoid}thead{display:table-header-group}

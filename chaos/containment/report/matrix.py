@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from aiobs.chaos.containment.amounts import worse
 from aiobs.chaos.containment.model import Cell, Slo, Spec, Verdict
-from aiobs.chaos.containment.report.words import RESULTS, absent, figure, share, tone, worse
+from aiobs.chaos.containment.report.words import RESULTS, absent, figure, share, tone
 
 _GROUPS = (
     ("outside", "Outside the permitted blast radius: must hold"),

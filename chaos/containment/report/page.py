@@ -117,7 +117,7 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
         at = f"<br><small>{when(it.fault.injected_ns)}</small>" if it.fault else ""
         rows.append(
             f"<tr><td class=n>{place + 1}</td><th scope=row><a href='#fault-{place + 1}'>{escape(_name(it))}</a>{at}</th>"
-            f"<td class={tone}><b>{sign} {spoken(it.kind)}</b></td><td>{escape(it.sentence)}</td></tr>"
+            f"<td class='{tone} short'><b>{sign} {spoken(it.kind)}</b></td><td>{escape(it.sentence)}</td></tr>"
         )
     return (
         f"<h1>Containment report: {len(verdicts)} faults, {good} contained</h1><nav><table><caption>Did each failure stay where it "

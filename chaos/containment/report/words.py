@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from math import isfinite
 
+from aiobs.chaos.containment.amounts import number
 from aiobs.chaos.containment.model import Cell, Kind, Recovery, Verdict
 
 VERDICTS = {
@@ -33,16 +34,6 @@ def spoken(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def number(value: float) -> str:
-    """Three digits that mean something; ``∞`` where there is no bound, ``–`` where there is no figure."""
-    if not isfinite(value):
-        return "–" if value != value else "∞" if value > 0 else "−∞"
-    if value and not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
-    text = f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
-    return text.replace("-", "−")
-
-
 def seconds(value: float) -> str:
     """A length of time."""
     if not isfinite(value):
@@ -58,17 +49,6 @@ def seconds(value: float) -> str:
 def share(value: float) -> str:
     """A share as per cent."""
     return f"{number(100 * value)} %" if isfinite(value) else number(value)
-
-
-def worse(kind: Kind, value: float, sign: bool = True) -> str:
-    """A degradation in the unit of its margin: points of a share, a share of the baseline, or events."""
-    if not isfinite(value):
-        return number(value)
-    unit, factor = {"ratio": ("pp", 100.0), "threshold": ("pp", 100.0), "rare": ("events", 1.0)}.get(kind, ("%", 100.0))
-    scaled = value * factor
-    text = f"{scaled:.1f}" if 0.05 <= abs(scaled) < 100 else "0.0" if abs(scaled) < 0.05 else number(scaled)
-    plus = "+" if sign and scaled > 0 and text != "0.0" else ""
-    return f"{plus}{text} {unit}".replace("-", "−")
 
 
 def figure(kind: Kind, value: float) -> str:
