@@ -90,7 +90,9 @@ def main(argv: Sequence[str]) -> int:
             )  # fmt: skip
     finally:
         source.close()
-    for path, text in ((options.junit, as_junit(verdicts)), (options.markdown, "\n".join(map(as_markdown, verdicts)))):
+    links = [f"{options.html}#fault-{place + 1}" if options.html else "" for place in range(len(verdicts))]
+    markdown = "\n".join(map(as_markdown, verdicts, links))
+    for path, text in ((options.junit, as_junit(verdicts)), (options.markdown, markdown)):
         if path:
             Path(path).write_text(text, "utf-8")
     if options.json:

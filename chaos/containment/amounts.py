@@ -28,7 +28,7 @@ def number(value: float) -> str:
 def worse(kind: Kind, value: float, sign: bool = True) -> str:
     """A degradation for a table: points of a share, a share of the baseline, or events; `sign` puts a plus before it."""
     text = _scaled(kind, value)
-    plus = "+" if sign and value > 0 and isfinite(value) and text != "0.0" else ""
+    plus = "+" if sign and value > 0 and isfinite(value) and text != "0" else ""
     return f"{plus}{text}{f' {_UNITS[kind][0]}' if isfinite(value) else ''}"
 
 
@@ -42,4 +42,5 @@ def _scaled(kind: Kind, value: float) -> str:
     if not isfinite(scaled) or abs(scaled) >= 100:
         return number(scaled)
     # What is below the last digit is nothing: no "-0.0".
-    return f"{scaled:.1f}".replace("-", "−") if abs(scaled) >= 0.05 else "0.0"
+    whole = abs(scaled - round(scaled)) < 1e-9
+    return (f"{scaled:.0f}" if whole else f"{scaled:.1f}").replace("-", "−") if abs(scaled) >= 0.05 else "0"

@@ -37,7 +37,8 @@ def judge(spec: Spec, source: Source, fault: Fault | None = None, aborted: str =
     cells, recoveries = _cells(spec, samples, slos, windows), _recoveries(samples, slos, windows)
     found = Verdict(
         "contained", "", cells, recoveries, fault=fault, windows=windows, observed=_observed(cells),
-        budget=_budget(cells, slos, windows), raw={"spans": seen.spans, "duplicates": seen.duplicates, "alpha": spec.alpha, "permitted": list(permitted)},
+        budget=_budget(cells, slos, windows), raw={"spans": seen.spans, "duplicates": seen.duplicates, "alpha": spec.alpha, "permitted": list(permitted),
+             "kinds": {slo.name: slo.kind for slo in spec.slos}},
         certifies=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result == "held" and it.side == "outside"),
         does_not_certify=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result != "held" and it.side == "outside"),
     )  # fmt: skip

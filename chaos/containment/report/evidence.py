@@ -11,7 +11,8 @@ from pathlib import Path
 
 from aiobs.chaos.containment.amounts import number, worse
 from aiobs.chaos.containment.model import Kind, Recovery, Spec, Verdict
-from aiobs.chaos.containment.report.words import absent, figure, seconds, share, state, when
+from aiobs.chaos.containment.report.words import figure, seconds, share, when
+from aiobs.chaos.containment.signs import absent, state
 from aiobs.chaos.fault import fault_kinds
 
 
@@ -31,7 +32,12 @@ def facts(verdict: Verdict) -> str:
         rows.append(("Fault", f"windows given by hand; begun {when(windows.injected_ns)}, for {seconds((windows.undone_ns - windows.injected_ns) / 1e9)}"))  # fmt: skip
     rows.append(("May hurt", ", ".join(verdict.raw.get("permitted", ())) or "nothing"))
     if any(it.side == "outside" for it in verdict.cells):
-        rows.append(("Not shown unharmed", f"{share(verdict.observed)} of the requests outside"))
+        rows.append(
+            (
+                "Observed radius",
+                f"{share(verdict.observed)} of the requests outside were in boundaries not shown unharmed",
+            )
+        )
     listed = "".join(f"<dt>{name}</dt><dd>{escape(told)}</dd>" for name, told in rows)
     trace = f"<dt>Trace</dt><dd><code class=id>{escape(fault.trace_id)}</code></dd>" if fault and fault.trace_id else ""
     return f"<dl class=facts>{listed}{trace}</dl>"

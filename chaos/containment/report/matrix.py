@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
+from aiobs import names
 from aiobs.chaos.containment.amounts import worse
 from aiobs.chaos.containment.model import Cell, Slo, Spec, Verdict
-from aiobs.chaos.containment.report.words import RESULTS, absent, figure, share, tone
+from aiobs.chaos.containment.report.words import figure, share, tone
+from aiobs.chaos.containment.signs import RESULTS
 
 _GROUPS = (
     ("outside", "Outside the permitted blast radius: must hold"),
     ("inside", "Permitted blast radius: may be hurt"),
 )
+_SECONDS = ("duration", names.TIME_TO_FIRST_TOKEN, names.TIME_PER_OUTPUT_TOKEN, names.REQUEST_QUEUE)
 
 
 def matrix(verdict: Verdict, spec: Spec) -> str:
@@ -49,28 +51,27 @@ def _promise(slo: Slo | None) -> str:
         if shares
         else {"mean": "mean", "rate": "good a second"}.get(slo.kind, "events")
     )
-    limit = f", at most {slo.indicator.above:g}" if slo.kind == "threshold" and slo.indicator.above is not None else ""
+    unit = " s" if slo.indicator.value in _SECONDS else ""
+    limit = (
+        f", at most {slo.indicator.above:g}{unit}"
+        if slo.kind == "threshold" and slo.indicator.above is not None
+        else ""
+    )
     return f"<br><small>{told}{limit}{'' if slo.required else '; told only'}</small>"
 
 
 def _cell(verdict: Verdict, it: Cell | None, slo: Slo | None) -> str:
     if it is None:
         return "<td class=dim>not measured</td>"
+    if tone(verdict, it) == "dim":
+        return f'<td class=dim title="{escape(it.reason)}">not measured</td>'
     sign, word, _ = RESULTS[it.result]
     kind = slo.kind if slo else "ratio"
     told = ""
     if it.n_fault and it.result not in ("no_data", "baseline"):
         told = f"<br><span class=n>{worse(kind, it.estimate)} <small>({worse(kind, it.low)} … {worse(kind, it.high)})</small></span>"
-    if not absent(it):
-        told += f"<br><small>margin {worse(kind, it.margin, sign=False)}</small>"
+    told += f"<br><small>margin {worse(kind, it.margin, sign=False)}</small>"
     hover = escape(
         f"{it.reason}. Before {figure(kind, it.baseline)}, during {figure(kind, it.fault)}; {it.n_baseline} and {it.n_fault} spans"
     )
     return f'<td class="cell {tone(verdict, it)}" title="{hover}"><b>{sign} {word}</b>{told}</td>'
-
-
-def open_cells(verdict: Verdict) -> Sequence[Cell]:
-    """Cells outside that did not hold, the gravest first."""
-    rank = {"harmed": 0, "no_data": 1, "baseline": 2, "unsure": 3}
-    found = [it for it in verdict.cells if it.side == "outside" and it.result != "held"]
-    return sorted(found, key=lambda it: (not it.required, rank[it.result]))

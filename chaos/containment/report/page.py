@@ -25,7 +25,9 @@ from aiobs.chaos.containment.report.matrix import matrix
 from aiobs.chaos.containment.report.timeline import drawn_rows, timeline
 from aiobs.chaos.containment.report.waterfall import waterfall
 from aiobs.chaos.containment.report.witnesses import Witness, look_up, wanted
-from aiobs.chaos.containment.report.words import VERDICTS, spoken, when
+from aiobs.chaos.containment.report.words import when
+from aiobs.chaos.containment.signs import VERDICTS, spoken
+from aiobs.chaos.containment.written import title
 
 SamplesOf = Callable[[Sequence[str]], Sequence[Samples]]
 """The samples of each stratum, given the boundaries that may be hurt."""
@@ -64,10 +66,10 @@ def render(
     for place, verdict in enumerate(verdicts):
         parts.append(_section(place, verdict, spec, drawn[place], witnesses[place], bool(files), jaeger, len(verdicts)))
     parts.append(f"<h2>The spec as used</h2>{spec_text(spec)}<h3>To repeat this verdict</h3>{repeated(command, files, spec)}")  # fmt: skip
-    title = f"{spoken(gravest(verdicts).kind)}: containment report" if verdicts else "containment report"
+    heading = f"{spoken(gravest(verdicts).kind)}: containment report" if verdicts else "containment report"
     return (
         '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style><body><main>{''.join(parts)}</main></body></html>\n"
+        f"<title>{escape(heading)}</title><style>{STYLE}</style><body><main>{''.join(parts)}</main></body></html>\n"
     )
 
 
@@ -97,14 +99,6 @@ def _banner(verdict: Verdict, level: str = "p") -> str:
     return f'<div class="verdict {tone}"><{level}><b class={tone}>{sign} {spoken(verdict.kind)}{beside}</b></{level}><p>{escape(verdict.sentence)}</p></div>'
 
 
-def _name(verdict: Verdict) -> str:
-    fault = verdict.fault
-    if fault is None:
-        return "The fault"
-    on = fault.boundary or fault.target
-    return f"{fault.kind}{f' on {on}' if on else ''}"
-
-
 def _summary(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return "<h1>Containment report</h1><p>There is no fault on the record, and none was judged.</p>"
@@ -116,7 +110,7 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
         sign, tone = VERDICTS[it.kind]
         at = f"<br><small>{when(it.fault.injected_ns)}</small>" if it.fault else ""
         rows.append(
-            f"<tr><td class=n>{place + 1}</td><th scope=row><a href='#fault-{place + 1}'>{escape(_name(it))}</a>{at}</th>"
+            f"<tr><td class=n>{place + 1}</td><th scope=row><a href='#fault-{place + 1}'>{escape(title(it))}</a>{at}</th>"
             f"<td class='{tone} short'><b>{sign} {spoken(it.kind)}</b></td><td>{escape(it.sentence)}</td></tr>"
         )
     return (
@@ -139,7 +133,7 @@ def _over_time(verdict: Verdict, spec: Spec, samples: Sequence[Samples]) -> str:
 
 def _section(place: int, verdict: Verdict, spec: Spec, drawn: str, witnesses: Sequence[Witness], looked: bool, jaeger: str, many: int) -> str:  # fmt: skip
     parts = [
-        f"<h2>{place + 1}. {escape(_name(verdict))}</h2>" if many > 1 else "",
+        f"<h2>{place + 1}. {escape(title(verdict))}</h2>" if many > 1 else "",
         _banner(verdict),
         matrix(verdict, spec),
         facts(verdict),

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiobs.chaos.containment.model import Recovery, Windows
 from aiobs.chaos.containment.report.plotting import FAULT, INK, svg
-from aiobs.chaos.containment.report.words import state
+from aiobs.chaos.containment.signs import state
 
 ROWS = 24
 """Rows drawn; those that were never ill come last, and are counted where they do not fit."""

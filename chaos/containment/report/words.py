@@ -6,32 +6,8 @@ from datetime import datetime, timezone
 from math import isfinite
 
 from aiobs.chaos.containment.amounts import number
-from aiobs.chaos.containment.model import Cell, Kind, Recovery, Verdict
-
-VERDICTS = {
-    "contained": ("✓", "good"),
-    "leaked": ("✗", "bad"),
-    "not_recovered": ("↻", "bad"),
-    "residue": ("⚠", "bad"),
-    "inconclusive": ("?", "open"),
-    "invalid": ("∅", "open"),
-    "aborted": ("■", "open"),
-}
-"""A sign for each verdict, so that none is told by colour alone, and its tone."""
-
-RESULTS = {
-    "held": ("✓", "held", "good"),
-    "harmed": ("✗", "harmed", "bad"),
-    "unsure": ("?", "not shown", "open"),
-    "no_data": ("–", "no data", "open"),
-    "baseline": ("∅", "ill before", "open"),
-}
-"""The same for a cell."""
-
-
-def spoken(kind: str) -> str:
-    """A verdict or result as words."""
-    return kind.replace("_", " ")
+from aiobs.chaos.containment.model import Cell, Kind, Verdict
+from aiobs.chaos.containment.signs import RESULTS, absent
 
 
 def seconds(value: float) -> str:
@@ -59,22 +35,6 @@ def figure(kind: Kind, value: float) -> str:
 def when(moment_ns: int) -> str:
     """A moment, UTC to the second."""
     return datetime.fromtimestamp(moment_ns / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def state(it: Recovery) -> tuple[str, str]:
-    """What became of an SLI after the undo, and the tone of it."""
-    if it.relapse:
-        return "relapsed", "bad"
-    if it.unseen:
-        return "not seen", "open"
-    if it.censored:
-        return "not recovered", "bad"
-    return ("recovered", "good") if it.last_bad_s or it.first_good_s else ("never ill", "good")
-
-
-def absent(cell: Cell) -> bool:
-    """Whether the stratum never carried what the SLO is about: a router has no first tokens, a rank no requests."""
-    return cell.result == "no_data" and not cell.n_baseline and not cell.n_fault
 
 
 def tone(verdict: Verdict, cell: Cell) -> str:
