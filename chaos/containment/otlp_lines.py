@@ -134,7 +134,7 @@ def _fault_spans(line: bytes) -> list[dict[str, Any]]:
         for group in json.loads(line).get("resourceSpans") or ()
         for scope in group.get("scopeSpans") or ()
         for span in scope.get("spans") or ()
-        if str(span.get("name")).startswith(f"{names.SPAN_FAULT} ")
+        if str(span.get("name")).startswith(_FAULT) and not str(span.get("name")).endswith(names.STARTED_SUFFIX)
     ]
 
 
@@ -174,7 +174,8 @@ class _Rows:
 
     def _span(self, span: Any, about: dict[str, str]) -> None:
         name = span.name or ""
-        if name.startswith(_FAULT):
+        # An announcement of a span that is still open is no request, and no fault.
+        if name.startswith(_FAULT) or name.endswith(names.STARTED_SUFFIX):
             return
         try:
             start, end = int(span.startTimeUnixNano or 0), int(span.endTimeUnixNano or 0)
