@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiobs.chaos.containment.boundaries import suggest
 from aiobs.chaos.containment.exit_codes import EXIT_CODES, exit_code, gravest
+from aiobs.chaos.containment.fidelity import write_fidelity
 from aiobs.chaos.containment.judging import judge_faults
 from aiobs.chaos.containment.model import Spec
 from aiobs.chaos.containment.planning import plan
@@ -51,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="the verdicts as JSON, a list")
     made.add_argument("--junit", metavar="FILE", help="write JUnit XML too")
     made.add_argument("--markdown", metavar="FILE", help="write Markdown too")
+    made.add_argument(
+        "--fidelity", metavar="FOLDER", help="write each fault as an experiment of ai-cluster-chaos-fidelity too"
+    )
     made.add_argument("--html", metavar="FILE", help="write the report too: one file, a section for each fault")
     made.add_argument("--jaeger", metavar="URL", help="a Jaeger that has the traces too: the report links to it")
     return made
@@ -90,6 +94,8 @@ def main(argv: Sequence[str]) -> int:
             )  # fmt: skip
     finally:
         source.close()
+    if options.fidelity:
+        write_fidelity(Path(options.fidelity), verdicts, source.spec, options.html or options.folder)
     links = [f"{options.html}#fault-{place + 1}" if options.html else "" for place in range(len(verdicts))]
     markdown = "\n".join(map(as_markdown, verdicts, links))
     for path, text in ((options.junit, as_junit(verdicts)), (options.markdown, markdown)):

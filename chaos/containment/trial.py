@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +91,7 @@ class Containment:
         self._found = 0
 
     @contextmanager
-    def __call__(self, spec: str | Path, folder: str | Path | None = None) -> Iterator[Trial]:
+    def __call__(self, spec: str | Path, folder: str | Path | None = None) -> Generator[Trial]:
         """Judge what happens in the block by `spec`, from the run folder of the service under test.
 
         Raises:
