@@ -16,7 +16,7 @@ _SURELY = 20.0
 
 def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Samples | None = None) -> Cell:
     """Judge `samples`; with `control`, what the control drifted by in the same time is taken off."""
-    a, b = _cut(samples, windows.baseline), _cut(samples, windows.fault)
+    a, b = _baseline(samples, windows), _fault(samples, windows)
     n_a, n_b = len(a[0]), len(b[0])
     blank = Cell(
         samples.stratum, samples.stratum, slo.name, samples.side, "no_data", 0.0, float("-inf"), float("inf"), slo.margin,
@@ -99,12 +99,58 @@ def _settled(blank: Cell, bounds: Bounds, kind: Kind) -> Cell:
     return replace(at, result=result, reason=reason, more_needed=more)
 
 
-def _cut(samples: Samples, window: Interval) -> tuple[Any, Any, Any]:
+Rows = tuple[Any, Any, Any]
+"""Start, bad and value of requests, by start."""
+
+
+def _baseline(samples: Samples, windows: Windows) -> Rows:
+    """Requests of the baseline, but for those that the fault may have caught before they had ended.
+
+    What was under way when the baseline began is in it, as what was under way when the fault began is in the fault's:
+    long requests are as likely in the one as in the other.
+    """
+    first, end = windows.baseline
+    usual = _usual_s(samples, windows)
+    reach = round(usual * 1e9) - (windows.injected_ns - end)
+    if reach > 0:
+        end -= min(reach, (end - first) // 4)
+    return _under_way(samples, (first, end), first - round(usual * 1e9))
+
+
+def _fault(samples: Samples, windows: Windows) -> Rows:
+    """Requests that began while the fault was held, or were under way when it set in."""
+    before = windows.injected_ns - round(_usual_s(samples, windows) * 1e9)
+    return _under_way(samples, windows.fault, max(before, windows.baseline[0]))
+
+
+def _usual_s(samples: Samples, windows: Windows) -> float:
+    """Seconds in which nearly all requests of the baseline had ended."""
     import numpy as np
 
-    first, end = np.searchsorted(samples.start_ns, window)
-    value = samples.value[first:end] if len(samples.value) else samples.value
-    return samples.start_ns[first:end], samples.bad[first:end], value
+    if samples.took is None:
+        return 0.0
+    first, end = np.searchsorted(samples.start_ns, windows.baseline)
+    took = samples.took[first:end]
+    took = took[np.isfinite(took)]
+    return float(np.quantile(took, 0.99)) if len(took) else 0.0
+
+
+def _under_way(samples: Samples, window: Interval, since_ns: int) -> Rows:
+    """Requests that began in `window`, and those that began since `since_ns` and ended in it or later."""
+    import numpy as np
+
+    early, first, end = np.searchsorted(samples.start_ns, (min(since_ns, window[0]), *window))
+    rows = np.arange(first, end)
+    if samples.took is not None and early < first:
+        took = samples.took[early:first]
+        ended = samples.start_ns[early:first] + np.nan_to_num(took, nan=1e9) * 1e9
+        rows = np.concatenate((early + np.flatnonzero(ended > window[0]), rows))
+    value = samples.value[rows] if len(samples.value) else samples.value
+    return samples.start_ns[rows], samples.bad[rows], value
+
+
+def _cut(samples: Samples, window: Interval) -> Rows:
+    return _under_way(samples, window, window[0])
 
 
 def silent(samples: Samples, windows: Windows) -> float:

@@ -5,7 +5,7 @@ Times are wall-clock Unix nanoseconds, intervals are (first, end) with the end l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -17,6 +17,8 @@ Kind = Literal["ratio", "threshold", "mean", "rate", "rare"]
 Side = Literal["inside", "outside"]
 CellResult = Literal["held", "harmed", "unsure", "no_data", "baseline"]
 VerdictKind = Literal["contained", "leaked", "not_recovered", "inconclusive", "invalid", "aborted", "residue"]
+
+InvariantKind = Literal["unique", "answered", "monotonic", "equal"]
 
 REST = "everything else"
 """The stratum of all telemetry that is in no declared boundary."""
@@ -81,6 +83,33 @@ class Slo:
 
 
 @dataclass(frozen=True)
+class Invariant:
+    """What must hold of the work itself.
+
+    Attributes:
+        kind: ``unique``: no value of `attribute` on two spans that went well; ``answered``: every value on `spans` is on a
+            span of `by` that went well; ``monotonic``: within each value of `each` it never falls by more than `back`, or
+            behind the highest on a span of `by` that went well before; ``equal``: it is the same, but for `tolerance`, on all
+            spans with the same value of `at`.
+    """
+
+    name: str
+    kind: InvariantKind
+    attribute: str
+    spans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    each: str = ""
+    at: str = ""
+    back: float = 0.0
+    tolerance: float = 0.0
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the attribute is compared as a number; else only as what is written."""
+        return self.kind == "monotonic" or (self.kind == "equal" and self.tolerance > 0)
+
+
+@dataclass(frozen=True)
 class Windows:
     """One fault and the time around it. What lies between the windows is guard, and not looked at."""
 
@@ -142,6 +171,7 @@ class Spec:
         alpha: error rate of one test; see docs/containment.md for what it comes to on telemetry.
         absorbed: the fault is declared to have no effect that an SLI shows.
         rest: whether telemetry outside every declared boundary is a stratum too.
+        invariants: what must hold of the work itself, inside as well as outside.
         path: where it was read from.
     """
 
@@ -158,6 +188,7 @@ class Spec:
     absorbed: bool = False
     rest: bool = True
     path: str = ""
+    invariants: tuple[Invariant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +200,7 @@ class Samples:
         bad: whether it was bad (all False for ``mean``).
         value: the number looked at; NaN where the span has none. Empty for ``ratio``, ``rate`` and ``rare``.
         dropped: spans that count but carry no value, and say nothing.
+        took: seconds from begin to end, NaN where it never ended; None where the source knows of begins only.
     """
 
     stratum: str
@@ -178,6 +210,48 @@ class Samples:
     bad: NDArray[Any]
     value: NDArray[Any]
     dropped: int = 0
+    took: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one invariant is judged by: a row for each span that carries its attribute, by start time.
+
+    Attributes:
+        value: the attribute: a 64-bit mark of its text, or a number for ``monotonic`` and for ``equal`` with a tolerance.
+        well: whether the span went well.
+        asked, answer: whether it is one of the invariant's `spans`, and of its `by`.
+        group, at: marks of the attributes that `each` and `at` name, 0 where there is none.
+        texts: up to so many values as they are written.
+    """
+
+    start_ns: NDArray[Any]
+    value: NDArray[Any]
+    well: NDArray[Any]
+    asked: NDArray[Any]
+    answer: NDArray[Any]
+    group: NDArray[Any]
+    at: NDArray[Any]
+    texts: Callable[[Any], list[str]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Whether an invariant was kept.
+
+    Attributes:
+        looked: values or spans that were looked at.
+        broken: how many of them broke it.
+        examples: some of those.
+    """
+
+    name: str
+    kind: InvariantKind
+    result: Literal["kept", "broken", "unseen"]
+    reason: str
+    looked: int = 0
+    broken: int = 0
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -292,6 +366,7 @@ class Verdict:
         beside: the verdict without the residue, where `kind` is ``residue``.
         observed: share of outside requests that were in strata harmed, or not shown unharmed.
         budget: SLO to the share of its error budget that the fault window burned outside, per SLO.
+        invariants: the invariants, kept or broken.
         raw: figures for machines: windows, counts, versions.
     """
 
@@ -309,4 +384,5 @@ class Verdict:
     more_needed: float = 0.0
     observed: float = 0.0
     budget: Mapping[str, float] = field(default_factory=dict)
+    invariants: tuple[Kept, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)

@@ -25,7 +25,10 @@ HOMES = {
     "torch": ("aiobs/patches/", "aiobs/cli/doctor.py"),
     "lightning": ("aiobs/patches/",),
     "duckdb": ("aiobs/cli/",),
-    "msgspec": ("chaos/containment/otlp_lines.py",),
+    "msgspec": (
+        "chaos/containment/columns.py",
+        "chaos/containment/otlp_json.py",
+    ),
     "scipy": ("chaos/containment/",),
     "yaml": ("chaos/containment/",),
     "pynvml": ("aiobs/device/nvml.py",),

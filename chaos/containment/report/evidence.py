@@ -59,6 +59,21 @@ def certified(verdict: Verdict) -> str:
     return f"<h3>Certified</h3>{_list(yes)}<h3>Not certified</h3>{_list(no)}"
 
 
+def invariants(verdict: Verdict) -> str:
+    """What had to hold of the work itself, and whether it did."""
+    signs = {"kept": ("✓", "good"), "broken": ("✗", "bad"), "unseen": ("–", "open")}
+    rows = []
+    for it in verdict.invariants:
+        sign, tone = signs[it.result]
+        examples = f"<br><small>such as {escape(', '.join(it.examples))}</small>" if it.examples else ""
+        rows.append(
+            f"<tr><th scope=row>{escape(it.name)}<br><small>{it.kind}</small></th><td class={tone}><b>{sign} {it.result}</b></td>"
+            f"<td class=n>{it.looked:,}</td><td class=n>{it.broken:,}</td><td>{escape(it.reason)}{examples}</td></tr>"
+        )
+    heads = (("invariant", ""), ("result", ""), ("looked at", "n"), ("broke it", "n"), ("why", ""))
+    return table("What must hold of the work itself, inside as well as outside.", heads, rows)
+
+
 def recoveries(found: Sequence[Recovery]) -> str:
     """A row for each SLI."""
     rows = []

@@ -13,6 +13,7 @@ from aiobs.chaos.containment.report.charts import chart
 from aiobs.chaos.containment.report.evidence import (
     certified,
     facts,
+    invariants,
     raw_figures,
     recoveries,
     repeated,
@@ -138,9 +139,8 @@ def _section(place: int, verdict: Verdict, spec: Spec, drawn: str, witnesses: Se
         matrix(verdict, spec),
         facts(verdict),
     ]
-    invariants = getattr(verdict, "invariants", ())
-    if invariants:
-        parts.append(f"<h3>Invariants</h3><ul>{''.join(f'<li>{escape(str(it))}</li>' for it in invariants)}</ul>")
+    if verdict.invariants:
+        parts += ["<h3>Invariants</h3>", invariants(verdict)]
     if verdict.windows is not None:
         parts += ["<h3>Traces that show it</h3>", _traces(verdict, witnesses, looked, jaeger)]
         parts += [
