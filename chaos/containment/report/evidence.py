@@ -15,6 +15,8 @@ from aiobs.chaos.containment.report.words import figure, seconds, share, when
 from aiobs.chaos.containment.signs import absent, state
 from aiobs.chaos.fault import fault_kinds
 
+WELL = 30
+
 
 def facts(verdict: Verdict) -> str:
     """The fault in a few lines: what, on whom, when, for how long, seen to act or not, and what was hurt."""
@@ -75,9 +77,11 @@ def invariants(verdict: Verdict) -> str:
 
 
 def recoveries(found: Sequence[Recovery]) -> str:
-    """A row for each SLI."""
+    """A row for each SLI; of those that were never ill :data:`WELL` at most."""
     rows = []
-    for it in found:
+    well = [it for it in found if state(it)[0] == "never ill"]
+    shown = {id(it) for it in well[:WELL]} | {id(it) for it in found if state(it)[0] != "never ill"}
+    for it in (it for it in found if id(it) in shown):
         said, tone = state(it)
         interval = "" if it.unseen or said == "never ill" else f"{it.last_bad_s:.2f} … {it.first_good_s:.2f} s"
         rows.append(
@@ -85,7 +89,11 @@ def recoveries(found: Sequence[Recovery]) -> str:
             f"<td class={tone}><b>{said}</b></td><td class=n>{interval}</td><td>{escape(it.reason)}</td></tr>"
         )
     heads = (("boundary", ""), ("objective", ""), ("state", ""), ("after the undo", "n"), ("why", ""))
-    return table("Last bad and first good request after the verified undo; it was well again in between.", heads, rows)
+    more = f"<p class=dim>{len(found) - len(shown)} more were never ill.</p>" if len(shown) < len(found) else ""
+    return (
+        table("Last bad and first good request after the verified undo; it was well again in between.", heads, rows)
+        + more
+    )
 
 
 def raw_figures(verdict: Verdict, spec: Spec) -> str:
