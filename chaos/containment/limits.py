@@ -58,7 +58,7 @@ def watchers(
         ArmError: one of them is ill already.
     """
     # Of more than two each has half the share it is due: what evidence jumps beyond the limit makes up for it.
-    limit = LIMIT * max(min(len(heard), 2.0), len(heard) / 2)
+    limit = LIMIT * max(min(len(heard), 1.5), len(heard) / 2)
     found = {}
     for (stratum, slo), it in heard.items():
         promised = 1.0 - (slos[slo].objective or 0.99)
