@@ -70,16 +70,28 @@ class Watch:
         silence_s: a bystander that says nothing for so long stops the experiment; longer by itself for one that
             reported more rarely before the fault.
         ready_s: how long to wait for the bystanders before a fault is refused.
+        on_stop: called with the reason, once, after the faults have been told to end.
 
     Attributes:
         why: why the experiment was stopped; "": it was not.
+        heard_ns: end of the latest span that has come in, Unix time.
     """
 
-    def __init__(self, spec: Spec, live: Live, *, silence_s: float = SILENCE_S, ready_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        live: Live,
+        *,
+        silence_s: float = SILENCE_S,
+        ready_s: float = 30.0,
+        on_stop: Callable[[str], None] | None = None,
+    ) -> None:
         if not silence_s > 0:
             raise PlanError("silence_s", silence_s, "a length above 0: without telemetry nobody watches")
         self.why = ""
+        self.heard_ns = 0
         self.spec, self.live = spec, live
+        self._on_stop = on_stop
         self._bystanders = Bystanders(spec)
         self._silence_s, self._ready_s = silence_s, ready_s
         self._ordinary: dict[tuple[str, str], Ordinary] = {}
@@ -174,6 +186,7 @@ class Watch:
 
     def _take(self, spans: Sequence[Observed], now_s: float) -> None:
         for span in spans:
+            self.heard_ns = max(self.heard_ns, span.end_ns)
             if span.key in self._known:
                 continue
             self._known[span.key] = None
@@ -198,6 +211,8 @@ class Watch:
         return self._aborts[key]
 
     def _fire(self, why: str) -> None:
-        self.why = self.why or why
+        first, self.why = not self.why, self.why or why
         for stop in self._stops.values():
             stop(why)
+        if first and self._on_stop is not None:
+            self._on_stop(why)

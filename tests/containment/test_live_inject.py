@@ -14,28 +14,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import SPEC
+from .live_services import SHORT, Services
 
 pytest.importorskip("opentelemetry.proto.trace.v1.trace_pb2", reason="needs OTLP's messages")
-
-SERVICE = """
-import os, sys, time
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import SpanKind, Status, StatusCode
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-name, flag = sys.argv[1:]
-provider = TracerProvider(resource=Resource({"service.name": "llm", "aiobs.replica": name}))
-provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=2), schedule_delay_millis=100))
-tracer = provider.get_tracer("t")
-while True:
-    with tracer.start_as_current_span("POST /v1", kind=SpanKind.SERVER) as it:
-        time.sleep(0.005)
-        if os.path.exists(flag):
-            it.set_status(Status(StatusCode.ERROR))
-"""
-SHORT = SPEC.replace("windows: {baseline: 30s, recovery: 30s, hold: 10s, guard: 1s}", "windows: {baseline: 3s, recovery: 2s, guard: 200ms, hold: 1s}")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -45,24 +26,6 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "AIOBS_RUN_DIR": str(tmp_path / "run"), "AIOBS_AGENT_LINGER": "0",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-
-
-class Services:
-    def __init__(self, folder: Path) -> None:
-        self.flag = folder / "ill"
-        self._all: list[subprocess.Popen[bytes]] = []
-
-    def start(self, name: str, endpoint: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
-        flag = self.flag if name == "a" else "/nowhere"
-        process = subprocess.Popen([sys.executable, "-c", SERVICE, name, str(flag)], env=environment, stderr=subprocess.DEVNULL)  # fmt: skip
-        self._all.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self._all:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
