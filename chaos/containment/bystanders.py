@@ -33,11 +33,13 @@ class Bystanders:
     """
 
     def __init__(self, spec: Spec) -> None:
-        self.slos = {slo.name: slo for slo in spec.slos if slo.required and slo.kind in WATCHED}
+        self.slos = {
+            slo.name: slo for slo in spec.slos if slo.required and slo.kind in WATCHED and not slo.indicator.queries
+        }
         if not self.slos:
             raise PlanError(
                 "slos", ", ".join(slo.name for slo in spec.slos),
-                "a watch needs a required SLO that is a ratio or a threshold",
+                "a watch needs a required SLO that is a ratio or a threshold of spans",
             )  # fmt: skip
         self._rest = spec.rest
         self._each = [

@@ -1,33 +1,50 @@
-"""The fault span of an injection, as a line of a run folder: the same span that the injector records, so that it is
-on the record of what was watched even where the injector's own telemetry goes elsewhere."""
+"""Fault spans as lines of a run folder: of an injection of this process, the same span that the injector records, so that
+it is on the record of what was watched even where the injector's own telemetry goes elsewhere; and of a fault that is on
+record somewhere else."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiobs import names
+from aiobs.chaos.containment.model import Fault
 
 if TYPE_CHECKING:
     from aiobs.chaos.lease import Injection
 
 
 def fault_line(it: Injection) -> bytes:
-    """The line, with its end."""
+    """The line of an injection that has been undone, with its end."""
+    more = {
+        names.FAULT_SEED: it.plan.seed, names.FAULT_ARMED_BY: it.plan.who, names.FAULT_WHY: it.plan.why,
+    }  # fmt: skip
+    fault = Fault(
+        it.plan.id, it.plan.fault.kind, it.injected_ns, it.effective_ns, it.undone_ns, it.plan.boundary,
+        it.plan.experiment, str(it.plan.target), bool(it.effective_ns), tuple(it.residue), it.because, it.trace_id,
+        it.span_id,
+    )  # fmt: skip
+    return line_of(fault, more, "; ".join(it.evidence))
+
+
+def line_of(it: Fault, more: Mapping[str, object] | None = None, evidence: str = "") -> bytes:
+    """The line of a fault, with its end; `more` are further attributes of its span."""
+    made = hashlib.sha256(it.id.encode()).hexdigest()
     events = [
         (names.EVENT_FAULT_INJECTED, it.injected_ns, {}),
-        (names.EVENT_FAULT_EFFECTIVE, it.effective_ns, {names.FAULT_EVIDENCE: "; ".join(it.evidence)}),
-        (names.EVENT_FAULT_UNDONE, it.undone_ns, {names.FAULT_UNDO_REASON: it.because}),
+        (names.EVENT_FAULT_EFFECTIVE, it.effective_ns, {names.FAULT_EVIDENCE: evidence}),
+        (names.EVENT_FAULT_UNDONE, it.undone_ns, {names.FAULT_UNDO_REASON: it.aborted}),
     ]
     span = {
-        "traceId": it.trace_id, "spanId": it.span_id, "name": f"{names.SPAN_FAULT} {it.plan.fault.kind}", "kind": 1,
+        "traceId": it.trace_id or made[:32], "spanId": it.span_id or made[:16],
+        "name": f"{names.SPAN_FAULT} {it.kind}", "kind": 1,
         "startTimeUnixNano": str(it.injected_ns), "endTimeUnixNano": str(it.undone_ns),
         "attributes": _pairs({
-            names.FAULT_ID: it.plan.id, names.FAULT_KIND: it.plan.fault.kind, names.FAULT_TARGET: str(it.plan.target),
-            names.FAULT_BOUNDARY: it.plan.boundary, names.FAULT_EXPERIMENT: it.plan.experiment,
-            names.FAULT_SEED: it.plan.seed, names.FAULT_ARMED_BY: it.plan.who, names.FAULT_WHY: it.plan.why,
-            names.FAULT_VALID: bool(it.effective_ns), names.FAULT_RESIDUE: "; ".join(it.residue),
+            names.FAULT_ID: it.id, names.FAULT_KIND: it.kind, names.FAULT_TARGET: it.target,
+            names.FAULT_BOUNDARY: it.boundary, names.FAULT_EXPERIMENT: it.experiment,
+            names.FAULT_VALID: it.valid is not False, names.FAULT_RESIDUE: "; ".join(it.residue), **(more or {}),
         }),
         "events": [
             {"name": name, "timeUnixNano": str(at), "attributes": _pairs(told)} for name, at, told in events if at
