@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -49,12 +50,14 @@ class Indicator:
         value: the number looked at, in seconds for ``duration``, else an attribute; "" where only good or bad counts.
         bad: for ``ratio`` and ``rare``: what makes a span bad (or an event): attribute to values; ``error`` is the span's status.
         above: for ``threshold``: a value above it is bad.
+        queries: in place of spans: ``value``, or ``total`` and one of ``good`` and ``bad``, in Prometheus' language.
     """
 
     spans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     value: str = ""
     bad: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     above: float | None = None
+    queries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -278,6 +281,21 @@ class Seen:
 
 class Source(Protocol):
     """Where telemetry comes from."""
+
+    spec: Spec
+    """What is asked of it, with its boundaries filled in."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+    def files(self) -> tuple[Path, ...]:
+        """OTLP JSON Lines in which the spans of a trace can be looked up; none where there are no traces."""
+        ...
+
+    def carriers(self) -> Mapping[str, int]:
+        """How many spans (or events) each boundary holds."""
+        ...
 
     def seen(self) -> Seen:
         """What there is."""
