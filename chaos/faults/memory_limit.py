@@ -33,11 +33,11 @@ class MemoryLimit(Fault):
 
     def operations(self, unit: Unit, setting: Setting) -> list[Operation]:  # noqa: ARG002
         return [
-            Soft(it.pid, it.start, "RLIMIT_DATA", _private_bytes(it.pid) + self.headroom_bytes) for it in unit.processes
+            Soft(it.pid, it.start, "RLIMIT_DATA", private_bytes(it.pid) + self.headroom_bytes) for it in unit.processes
         ]
 
 
-def _private_bytes(pid: int) -> int:
+def private_bytes(pid: int) -> int:
     """What RLIMIT_DATA counts: VmData of ``/proc/<pid>/status``."""
     for line in Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines():
         if line.startswith("VmData:"):

@@ -43,7 +43,7 @@ class MemoryPressure(Fault):
             raise PlanError("memory.pressure: grow_s", self.grow_s, "use 0 or more")
 
     def missing(self, unit: Unit) -> list[str]:  # noqa: ARG002
-        available = _available_bytes()
+        available = available_bytes()
         if self.ballast_bytes > LARGEST_SHARE * available:
             return [f"ballast_bytes={self.ballast_bytes} is more than {LARGEST_SHARE:.0%} of the {available} available"]
         return []
@@ -59,7 +59,8 @@ class MemoryPressure(Fault):
         return [Run("ballast", f"{setting.injection}-ballast", json.dumps(told), setting.folder, joins=joins)]
 
 
-def _available_bytes() -> int:
+def available_bytes() -> int:
+    """Memory that the host could still give away."""
     for line in Path("/proc/meminfo").read_text("utf-8").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) << 10

@@ -130,3 +130,60 @@ class Event(_OnGpu):
 
     def residue(self, before: Before) -> str:  # noqa: ARG002
         return ""
+
+
+@dataclass(frozen=True)
+class Risen(_OnGpu):
+    """Let a counter among NVML's numbered fields rise.
+
+    Attributes:
+        number: of the field; `count`: by how much.
+    """
+
+    kind = "gpu.risen"
+    lasting = True
+
+    number: int
+    count: int
+
+    def describe(self) -> str:
+        return f"fake GPU {self.gpu} of {self.path}: field {self.number} rises by {self.count}"
+
+    def describe_undo(self) -> str:
+        return f"fake GPU {self.gpu} of {self.path}: field {self.number} as before"
+
+    def _field(self) -> Any:
+        row = self._row()
+        return next((it for it in row.fields[: row.field_count] if (it.number, it.scope) == (self.number, 0)), None)
+
+    def before(self) -> Before:
+        self._gpu()
+        found = self._field()
+        return {"value": None if found is None else [int(found.value), int(found.code)]}
+
+    def _ours(self, before: Before) -> int:
+        return self.count + (before["value"][0] if before["value"] else 0)
+
+    def act(self, before: Before) -> None:
+        self._gpu().set_field(self.number, self._ours(before))
+
+    def _stands(self, before: Before) -> bool:
+        found = self._field()
+        return found is not None and (int(found.value), int(found.code)) == (self._ours(before), 0)
+
+    def effective(self, before: Before) -> str:
+        return (
+            f"field {self.number} of fake GPU {self.gpu} stands at {self._ours(before)}" if self._stands(before) else ""
+        )
+
+    def undo(self, before: Before) -> None:
+        if not self._stands(before):  # what somebody else has counted since stays
+            return
+        if before["value"]:
+            value, code = before["value"]
+            self._gpu().set_field(self.number, value, code=code)
+        else:
+            self._gpu().remove_field(self.number)
+
+    def residue(self, before: Before) -> str:
+        return f"field {self.number} of fake GPU {self.gpu} still counts our errors" if self._stands(before) else ""

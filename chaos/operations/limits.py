@@ -70,3 +70,21 @@ class Soft(Operation):
         if found is None or found[0] == before["soft"]:
             return ""
         return f"{self.name} of {self.process} is {found[0]}, it was {before['soft']}"
+
+
+@dataclass(frozen=True)
+class Lowered(Soft):
+    """The same, for a limit that a worker lowers further from there."""
+
+    kind = "limits.lowered"
+
+    def undo(self, before: Before) -> None:
+        found = self._limit()
+        if found is not None and found[0] <= self.value:  # a higher one somebody else has set since
+            resource.prlimit(self.pid, getattr(resource, self.name), (int(before["soft"]), found[1]))
+
+    def effective(self, before: Before) -> str:  # noqa: ARG002
+        found = self._limit()
+        if found is None:
+            return f"{self.process} is gone"
+        return f"{self.name} of {self.process} is {found[0]}" if 0 <= found[0] <= self.value else ""

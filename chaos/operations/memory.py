@@ -109,6 +109,48 @@ class Limit(Operation):
         return ""
 
 
+@dataclass(frozen=True)
+class Rise(Operation):
+    """Changes nothing: proves from the group's own counter that somebody, a ballast of ours, uses more memory in it.
+
+    Attributes:
+        least_bytes: so much more is the proof.
+    """
+
+    kind = "memory.rise"
+
+    path: str
+    least_bytes: int
+
+    def describe(self) -> str:
+        return f"cgroup {self.path}: see its memory usage rise"
+
+    def describe_undo(self) -> str:
+        return "nothing: it only looks"
+
+    def _usage(self) -> int:
+        return int(Cgroup(self.path).read("memory_usage") or 0)
+
+    def before(self) -> Before:
+        return {"usage": self._usage(), "kills": Cgroup(self.path).count("oom", "oom_kill")}
+
+    def act(self, before: Before) -> None:
+        pass
+
+    def effective(self, before: Before) -> str:
+        risen = self._usage() - int(before["usage"])
+        kills = Cgroup(self.path).count("oom", "oom_kill") - int(before["kills"])
+        if kills > 0:
+            return f"oom_kill of cgroup {self.path} rose by {kills}"
+        return f"memory usage of cgroup {self.path} rose by {risen} bytes" if risen >= self.least_bytes else ""
+
+    def undo(self, before: Before) -> None:
+        pass
+
+    def residue(self, before: Before) -> str:  # noqa: ARG002
+        return ""
+
+
 def _v1(text: object) -> str:
     """An unlimited value of version 1 is a huge number that cannot be written back as it was read."""
     return "-1" if str(text).isdigit() and int(str(text)) >= _UNLIMITED_V1 else str(text)

@@ -104,14 +104,14 @@ class Run(Operation):
             time.sleep(0.002)
         for process in running:
             process.send(signal.SIGKILL)
-            _reap(process.pid)
+            reap(process.pid)
 
     def residue(self, before: Before) -> str:  # noqa: ARG002
         left = self._processes()
         return f"{left[0]} still runs" if left else ""
 
 
-def _reap(pid: int) -> None:
+def reap(pid: int) -> None:
     """Take in a worker that has ended, where we are its parent."""
     try:
         os.waitpid(pid, os.WNOHANG)

@@ -23,19 +23,22 @@ class Worker:
         ended: whether it was asked to end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, death: signal.Signals = signal.SIGKILL) -> None:
+        """Args: death: the signal it gets when the injector dies; SIGTERM for one that has to put something back."""
         told = json.loads(sys.argv[1])
         self.arguments: dict[str, Any] = told["arguments"]
         self.ended = False
-        self._status = Path(told["status"])
+        self._name = Path(told["status"]).name
+        # Held open: a worker that enters a mount namespace finds no path of ours any more.
+        self._folder = os.open(Path(told["status"]).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         libc = ctypes.CDLL(None, use_errno=True)
+        signal.signal(signal.SIGTERM, self._end)
         # The spawning thread is the injector's only one; with it this process goes too.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, death, 0, 0, 0)
         if os.getppid() != told["parent"]:
             sys.exit("the injector is gone")
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, self._end)
         for path in told["joins"]:
             Path(path).write_text(str(os.getpid()))
         if told["enters"]:
@@ -51,6 +54,8 @@ class Worker:
         """Say what has been done: `evidence` one line once the fault acts, "" before; the first call says that
         the worker is ready."""
         said: Mapping[str, Any] = {"pid": os.getpid(), "evidence": evidence, **more}
-        fresh = self._status.with_suffix(".new")
-        fresh.write_text(json.dumps(said), "utf-8")
-        fresh.replace(self._status)
+        fresh = f"{self._name}.new"
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self._folder)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(said))
+        os.replace(fresh, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)

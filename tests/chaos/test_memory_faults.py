@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from aiobs import chaos
+from aiobs.chaos.cgroups import Cgroup
+from aiobs.chaos.fault import build_fault
 from aiobs.errors import PlanError
 
 from .chaos_scene import eventually, state_of
@@ -111,3 +114,67 @@ def test_a_group_that_is_there_keeps_its_own_limit() -> None:
         process.communicate()
         time.sleep(0.05)
         group.rmdir()
+
+
+STEADY = """
+import mmap, time
+while True:
+    try:
+        mmap.mmap(-1, 16 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        print("16 MiB", flush=True)
+    except OSError:
+        print("none", flush=True)
+    time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def steady() -> Iterator[subprocess.Popen[str]]:
+    """A process that takes 16 MiB, and gives them back, again and again."""
+    process = subprocess.Popen([sys.executable, "-c", STEADY], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_leak_takes_a_program_s_room_and_gives_it_back(steady: subprocess.Popen[str]) -> None:
+    assert steady.stdout is not None
+    room = {"rate_bytes": 64 << 20, "most_bytes": 32 << 20, "how": "limit"}
+    before = resource.prlimit(steady.pid, resource.RLIMIT_DATA)
+    with chaos.inject("memory.leak", f"pid:{steady.pid}", **room) as injection:
+        assert any("has fallen by" in line for line in injection.evidence)
+        seen = [resource.prlimit(steady.pid, resource.RLIMIT_DATA)[0]]
+
+        def fallen() -> bool:
+            seen.append(resource.prlimit(steady.pid, resource.RLIMIT_DATA)[0])
+            return seen[0] - seen[-1] > 4 << 20
+
+        assert eventually(fallen)
+        assert eventually(lambda: steady.stdout is not None and steady.stdout.readline() == "none\n")
+    assert sorted(seen, reverse=True) == seen
+    assert resource.prlimit(steady.pid, resource.RLIMIT_DATA) == before
+    assert eventually(lambda: steady.stdout is not None and steady.stdout.readline() == "16 MiB\n")
+
+
+@root
+def test_a_leak_grows_in_the_target_s_group_up_to_its_bound(victim: subprocess.Popen[bytes]) -> None:
+    with chaos.inject("memory.leak", f"pid:{victim.pid}", rate_bytes=64 << 20, most_bytes=24 << 20) as injection:
+        said = [line for line in injection.evidence if "memory usage of cgroup" in line]
+        path = said[0].split()[4]
+        group = Cgroup(path)
+        assert eventually(lambda: int(group.read("memory_usage") or 0) > 24 << 20)
+        time.sleep(0.2)
+        assert int(group.read("memory_usage") or 0) < 64 << 20  # the ballast's own interpreter is in it too
+        assert (
+            victim.pid in group.processes()
+            or str(victim.pid) in (group.folder("memory")[0] / "cgroup.procs").read_text().split()
+        )  # type: ignore[index]
+    assert victim.poll() is None
+
+
+@pytest.mark.parametrize(("parameter", "value"), [("how", "x"), ("rate_bytes", 0), ("most_bytes", 1)])
+def test_bad_leaks_are_named(parameter: str, value: object) -> None:
+    with pytest.raises(PlanError, match=f"memory.leak: {parameter}"):
+        build_fault("memory.leak", {parameter: value})

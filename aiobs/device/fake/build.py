@@ -16,7 +16,7 @@ from aiobs.errors import SettingError
 
 LIBRARY = "libnvidia-ml.so.1"
 """The name under which NVML is loaded."""
-SOURCES = ("state.c", "library.c", "devices.c", "readings.c", "events.c", "absent.c")
+SOURCES = ("state.c", "library.c", "devices.c", "readings.c", "events.c", "limits.c", "absent.c")
 _TIMEOUT_S = 60
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", f"-Wl,-soname,{LIBRARY}")
 

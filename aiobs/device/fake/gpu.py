@@ -45,7 +45,14 @@ class FakeGpu:
         """
         for name, value in values.items():
             getattr(self._row, name)
-            setattr(self._row, name, int(value))
+            if name == "power_limit_mw" and self._demand_mw() > min(value, self._row.power_limit_mw):
+                self._load(self._row.power_mw, self._row.wave_mw, self._row.wave_ns, limit_mw=int(value))
+            else:
+                setattr(self._row, name, int(value))
+
+    def _demand_mw(self) -> float:
+        """What it would draw at most, were there no limit."""
+        return float(self._row.power_mw + (self._row.wave_mw if self._row.wave_ns else 0))
 
     @property
     def energy_joules(self) -> float:
@@ -54,8 +61,8 @@ class FakeGpu:
 
     @property
     def power_watts(self) -> float:
-        """What it draws, without the wave."""
-        return float(self._row.power_mw) / 1e3
+        """What it draws, without the wave, within its power limit."""
+        return min(float(self._row.power_mw), float(self._row.power_limit_mw)) / 1e3
 
     @power_watts.setter
     def power_watts(self, value: float) -> None:
@@ -76,18 +83,24 @@ class FakeGpu:
     def _energy_mj(self, at_ns: int) -> float:
         row = self._row
         time_s = (at_ns - row.since_ns) / 1e9
-        energy = float(row.energy_base_mj) + row.power_mw * time_s
+        power_mw = min(row.power_mw, row.power_limit_mw)
+        energy = float(row.energy_base_mj) + power_mw * time_s
         if row.wave_ns:
             turn = 2 * math.pi / (row.wave_ns / 1e9)
-            energy += row.wave_mw * (0.5 * time_s - math.sin(turn * time_s) / (2 * turn))
+            energy += min(row.wave_mw, row.power_limit_mw - power_mw) * (
+                0.5 * time_s - math.sin(turn * time_s) / (2 * turn)
+            )
         return float(energy)
 
-    def _load(self, power_mw: float, wave_mw: float, wave_ns: int, energy_mj: float | None = None) -> None:
+    def _load(
+        self, power_mw: float, wave_mw: float, wave_ns: int, energy_mj: float | None = None, limit_mw: int | None = None
+    ) -> None:
         row = self._row
         row.sequence += 1
         at = monotonic_ns()
         row.energy_base_mj = self._energy_mj(at) if energy_mj is None else energy_mj
         row.since_ns, row.power_mw, row.wave_mw, row.wave_ns = at, power_mw, wave_mw, wave_ns
+        row.power_limit_mw = row.power_limit_mw if limit_mw is None else limit_mw
         row.sequence += 1
 
     def set_field(self, number: int, value: int = 0, *, scope: int = 0, code: int = 0) -> None:
@@ -108,6 +121,19 @@ class FakeGpu:
         field.code, field.number, field.scope = code, number, scope
         field.type, field.value = _UNSIGNED_LONG_LONG, value
         row.field_count = max(row.field_count, position + 1)
+
+    def remove_field(self, number: int, *, scope: int = 0) -> None:
+        """Let the GPU have no field `number` any more."""
+        row = self._row
+        kept = [
+            (it.number, it.scope, it.type, it.code, it.value)
+            for it in row.fields[: row.field_count]
+            if (it.number, it.scope) != (number, scope)
+        ]
+        rest = [(0, 0, 0, 0, 0)] * (row.field_count - len(kept))
+        for field, values in zip(row.fields, [*kept, *rest], strict=False):
+            field.number, field.scope, field.type, field.code, field.value = values
+        row.field_count = len(kept)
 
     def set_processes(self, processes: Mapping[int, int]) -> None:
         """Who uses it: memory in bytes by pid.

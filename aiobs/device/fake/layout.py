@@ -6,7 +6,7 @@ import ctypes
 from typing import Any
 
 MAGIC = 0x4F425347
-VERSION = 1
+VERSION = 2
 DEVICES = 32
 """Most devices, whole GPUs and instances together."""
 
@@ -30,7 +30,9 @@ FUNCTIONS = (
     "nvmlDeviceRegisterEvents", "nvmlEventSetCreate", "nvmlEventSetWait_v2", "nvmlEventSetFree",
     "nvmlDeviceGetBAR1MemoryInfo", "nvmlDeviceGetComputeMode", "nvmlDeviceGetDisplayActive",
     "nvmlDeviceGetDriverModel", "nvmlDeviceGetFanSpeed", "nvmlDeviceGetPersistenceMode",
-    "nvmlDeviceGetPowerManagementLimit", "nvmlDeviceGetProcessUtilization", "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetPowerManagementLimit", "nvmlDeviceGetPowerManagementLimitConstraints",
+    "nvmlDeviceGetPowerManagementDefaultLimit", "nvmlDeviceSetPowerManagementLimit",
+    "nvmlDeviceGetProcessUtilization", "nvmlDeviceGetTotalEccErrors",
 )  # fmt: skip
 """What the fake library exports; its calls are counted and can be made to fail by these names."""
 

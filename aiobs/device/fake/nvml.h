@@ -69,8 +69,11 @@ int begin_on(enum function function, Gpu *gpu);
 /* Copy `from` to the caller's `size` bytes at `to`. */
 int text(const char *from, char *to, unsigned size);
 
-/* Power now and energy so far; both from one moment's numbers, which another process may be changing. */
+/* Power now, within its limit, and energy so far; both from one moment's numbers, which another process may be changing. */
 Load load(const Gpu *gpu);
+
+/* What the power limit leaves of what it would draw, 1 where it does not bite. */
+double capped(const Gpu *gpu);
 
 #define BEGIN(name) do { int code = begin(F_##name); if (code) return code; } while (0)
 #define BEGIN_ON(name, gpu) do { int code = begin_on(F_##name, gpu); if (code) return code; } while (0)

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <time.h>
 
+#define REASON_POWER_CAP 4u
+
 int nvmlDeviceGetMemoryInfo(Gpu *gpu, Memory *memory) {
     BEGIN_ON(nvmlDeviceGetMemoryInfo, gpu);
     memory->total = gpu->memory_total;
@@ -70,21 +72,22 @@ int nvmlDeviceGetTotalEnergyConsumption(Gpu *gpu, unsigned long long *mj) {
     return SUCCESS;
 }
 
-static int clock_mhz(const Gpu *gpu, unsigned type, unsigned *mhz) {
+static int clock_mhz(const Gpu *gpu, unsigned type, unsigned *mhz, int now) {
     WHOLE_ONLY(gpu);
     if (type > 3) return INVALID_ARGUMENT;
     *mhz = type == 2 ? gpu->clock_memory_mhz : gpu->clock_sm_mhz;
+    if (now && type != 2) *mhz = (unsigned)lround(*mhz * capped(gpu));
     return SUCCESS;
 }
 
 int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
     BEGIN_ON(nvmlDeviceGetClockInfo, gpu);
-    return clock_mhz(gpu, type, mhz);
+    return clock_mhz(gpu, type, mhz, 1);
 }
 
 int nvmlDeviceGetMaxClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
     BEGIN_ON(nvmlDeviceGetMaxClockInfo, gpu);
-    return clock_mhz(gpu, type, mhz);
+    return clock_mhz(gpu, type, mhz, 0);
 }
 
 int nvmlDeviceGetPerformanceState(Gpu *gpu, unsigned *number) {
@@ -97,14 +100,14 @@ int nvmlDeviceGetPerformanceState(Gpu *gpu, unsigned *number) {
 int nvmlDeviceGetCurrentClocksEventReasons(Gpu *gpu, unsigned long long *reasons) {
     BEGIN_ON(nvmlDeviceGetCurrentClocksEventReasons, gpu);
     WHOLE_ONLY(gpu);
-    *reasons = gpu->reasons;
+    *reasons = gpu->reasons | (capped(gpu) < 1 ? REASON_POWER_CAP : 0);
     return SUCCESS;
 }
 
 int nvmlDeviceGetCurrentClocksThrottleReasons(Gpu *gpu, unsigned long long *reasons) {
     BEGIN_ON(nvmlDeviceGetCurrentClocksThrottleReasons, gpu);
     WHOLE_ONLY(gpu);
-    *reasons = gpu->reasons;
+    *reasons = gpu->reasons | (capped(gpu) < 1 ? REASON_POWER_CAP : 0);
     return SUCCESS;
 }
 

@@ -109,11 +109,19 @@ int text(const char *from, char *to, unsigned size) {
     return SUCCESS;
 }
 
+double capped(const Gpu *gpu) {
+    double demand = gpu->power_mw + (gpu->wave_ns ? gpu->wave_mw : 0);
+    return demand > gpu->power_limit_mw ? gpu->power_limit_mw / demand : 1;
+}
+
 Load load(const Gpu *gpu) {
     for (;;) {
         uint32_t before = __atomic_load_n(&gpu->sequence, __ATOMIC_ACQUIRE);
         double base = gpu->energy_base_mj, power = gpu->power_mw, wave = gpu->wave_mw;
         uint64_t since = gpu->since_ns, period = gpu->wave_ns;
+        double limit = gpu->power_limit_mw;
+        power = power < limit ? power : limit;
+        wave = wave < limit - power ? wave : limit - power;
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (before & 1 || before != __atomic_load_n(&gpu->sequence, __ATOMIC_ACQUIRE)) {
             pause_ns(1000);

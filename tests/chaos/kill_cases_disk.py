@@ -1,0 +1,13 @@
+"""Cases of :mod:`test_random_kills` for faults of disks, memory and GPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CASES: list[tuple[str, str, dict[str, Any], bool]] = [
+    ("disk.slow", "path:{folder}", {"delay_s": 0.01, "on": "read,write,list"}, False),
+    ("disk.slow", "path:{folder}", {"rate_bytes": 1e6}, False),
+    ("disk.fail", "path:{folder}", {"on": "list,read"}, False),
+    ("disk.slow", "pid:{pid}", {"folder": "{folder}", "delay_s": 0.2, "on": "list,read"}, False),
+]
+"""Fault, target, parameters, and whether it needs root."""
