@@ -63,9 +63,7 @@ class Namespace:
             raise FaultError("inject", f"network namespace {self.path} is gone")
         if self.is_own:
             return list(words)
-        parts = path.split("/")
-        user = f"/proc/{parts[2]}/ns/user" if parts[1] == "proc" else ""
-        if user and os.geteuid() != 0 and os.stat(user).st_ino != os.stat("/proc/self/ns/user").st_ino:
+        if user := user_of(path):
             return ["nsenter", f"--user={user}", f"--net={path}", "--preserve-credentials", *words]
         return ["nsenter", f"--net={path}", *words]
 
@@ -84,6 +82,19 @@ class Namespace:
     def ask(self, *words: str) -> Any:
         """What a tool says as JSON; an empty answer is an empty list. Raises FaultError."""
         return json.loads(self.run(*words) or "[]")
+
+
+def user_of(path: str) -> str:
+    """The user namespace to enter before the network namespace at `path`, where we have rights there and none here;
+    "" where there is none."""
+    parts = path.split("/")
+    if os.geteuid() == 0 or parts[1:2] != ["proc"]:
+        return ""
+    user = f"/proc/{parts[2]}/ns/user"
+    try:
+        return user if os.stat(user).st_ino != os.stat("/proc/self/ns/user").st_ino else ""
+    except OSError:  # of another user, or gone
+        return ""
 
 
 def _holders() -> Iterator[str]:

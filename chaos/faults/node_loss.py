@@ -6,7 +6,8 @@ import signal
 from dataclasses import dataclass
 
 from aiobs.chaos.fault import Fault, Setting
-from aiobs.chaos.namespaces import Namespace, missing_tools
+from aiobs.chaos.namespaces import Namespace
+from aiobs.chaos.network import cannot_change
 from aiobs.chaos.operation import Operation
 from aiobs.chaos.operations.link import Down
 from aiobs.chaos.operations.process import Kill
@@ -29,8 +30,8 @@ class NodeLoss(Fault):
 
     kill: bool = True
 
-    def missing(self, unit: Unit) -> list[str]:  # noqa: ARG002
-        return missing_tools("ip", "nsenter")
+    def missing(self, unit: Unit) -> list[str]:
+        return cannot_change(unit, "ip", "nsenter")
 
     def operations(self, unit: Unit, setting: Setting) -> list[Operation]:  # noqa: ARG002
         namespace = Namespace.of(unit.namespace)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -11,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
-_CLONE_NEWNET = 0x40000000
+from aiobs.chaos import kernel
+from aiobs.chaos.namespaces import user_of
 
 
 class Worker:
@@ -28,21 +27,20 @@ class Worker:
         self.arguments: dict[str, Any] = told["arguments"]
         self.ended = False
         self._status = Path(told["status"])
-        libc = ctypes.CDLL(None, use_errno=True)
-        # The spawning thread is the injector's only one; with it this process goes too.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != told["parent"]:
-            sys.exit("the injector is gone")
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._end)
         for path in told["joins"]:
             Path(path).write_text(str(os.getpid()))
         if told["enters"]:
-            descriptor = os.open(told["enters"], os.O_RDONLY | os.O_CLOEXEC)
-            if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-                sys.exit(f"{told['enters']} cannot be entered: {os.strerror(ctypes.get_errno())}")
-            os.close(descriptor)
+            try:
+                _enter(told["enters"])
+            except OSError as error:
+                sys.exit(f"{told['enters']} cannot be entered: {error.strerror}")
+        # The spawning thread is the injector's only one; with it this process goes too.
+        kernel.die_with_parent()
+        if os.getppid() != told["parent"]:
+            sys.exit("the injector is gone")
 
     def _end(self, *_: object) -> None:
         self.ended = True
@@ -54,3 +52,14 @@ class Worker:
         fresh = self._status.with_suffix(".new")
         fresh.write_text(json.dumps(said), "utf-8")
         fresh.replace(self._status)
+
+
+def _enter(path: str) -> None:
+    """Enter a network namespace, by way of the user namespace in which we may."""
+    network = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # as the user we are still: that one cannot be undone
+    try:
+        if user := user_of(path):
+            kernel.enter(user, kernel.NEWUSER)
+        kernel.enter_open(network, kernel.NEWNET, path)
+    finally:
+        os.close(network)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-
-import pytest
 
 from aiobs import chaos
 from aiobs.chaos.testbed import Testbed
 
 from .chaos_scene import eventually
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="takes links down: needs root")
 
 SERVER = """
 import socket
