@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,7 +40,9 @@ class NetworkFault(Fault):
     def missing(self, unit: Unit) -> list[str]:
         return cannot_change(unit, "nft", "nsenter")
 
-    def rules(self, unit: Unit, setting: Setting, action: str, *, condition: str = "") -> list[Operation]:
+    def rules(
+        self, unit: Unit, setting: Setting, action: str, *, condition: str | Sequence[str] = ""
+    ) -> list[Operation]:
         """The operations that do `action`, in nft's language, to these packets. Raises PlanError."""
         return rules(unit, self.traffic, setting, self.kind, action, condition=condition)
 

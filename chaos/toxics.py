@@ -62,8 +62,8 @@ class ThroughProxy(Fault):
         told = {
             "listen_host": listen[0], "listen_port": listen[1], "host": upstream[0], "port": upstream[1],
             "delay_s": self.delay_s, "jitter_s": self.jitter_s, "rate_bytes": self.rate_mbit * 125_000,
-            "distribution": self.distribution, "close_s": self.close_s, "share": self.share, "blackhole": blackhole, "reset_after_bytes": reset_after_bytes,
-            "seed": setting.random.randrange(1 << 32),
+            "distribution": self.distribution, "close_s": self.close_s, "share": self.share,
+            "blackhole": blackhole, "reset_after_bytes": reset_after_bytes, "seed": setting.random.randrange(1 << 32),
         }  # fmt: skip
         name = f"{setting.injection}-proxy-{listen[1]}"
         return Run("proxy", name, json.dumps(told), setting.folder, enters=enters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,15 +133,23 @@ def scoped(unit: Unit, traffic: Traffic, setting: Setting, kind: str) -> tuple[l
 
 
 def rules(
-    unit: Unit, traffic: Traffic, setting: Setting, kind: str, action: str, *, condition: str = "", hooks: str = "both"
+    unit: Unit,
+    traffic: Traffic,
+    setting: Setting,
+    kind: str,
+    action: str,
+    *,
+    condition: str | Sequence[str] = "",
+    hooks: str = "both",
 ) -> list[Operation]:
     """The operations that do `action` (in nft's language) to the packets meant.
 
     Args:
-        condition: more that has to match, such as ``tcp flags syn``.
+        condition: more that has to match, such as ``tcp flags syn``; one of them, where there are several.
         hooks: ``out`` to act on what leaves only: a reset on both would eat its own answer.
     """
     traffic = traffic.resolved(unit, kind)
+    conditions = [condition] if isinstance(condition, str) else condition
     first, namespace, hold = scoped(unit, traffic, setting, kind)
     by_group = hold.startswith("socket ")
     chains = []
@@ -149,7 +158,7 @@ def rules(
             continue
         held = hold if by_group or not hold else f'{"iifname" if way == "in" else "oifname"} "{hold}"'
         lines = [
-            f"{GATE} {held} {match} {condition} counter {action}" for match in traffic.matches(way)
+            f"{GATE} {held} {match} {more} counter {action}" for match in traffic.matches(way) for more in conditions
         ]  # fmt: skip
         if lines:
             body = "\n".join(lines)

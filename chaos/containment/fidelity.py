@@ -31,6 +31,9 @@ _KINDS = {
     "network.loss": (PHYSICAL, "IP packet loss"),
     "network.reset": (PHYSICAL, "TCP connections that are reset"),
     "network.bandwidth": (PHYSICAL, "a slow IP link"),
+    "network.grudge": (PHYSICAL, "an IP network partition between nodes"),
+    "network.refuse": (PHYSICAL, "TCP connections that are refused"),
+    "network.blackhole": (PHYSICAL, "TCP connections on which nothing arrives"),
     "network.dns": ("dnschaos", "name resolution that fails"),
 }
 """Kind of fault to technique and wanted fault; the words keep clear of the standard's patterns for other layers."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiobs.chaos import kernel
-from aiobs.chaos.namespaces import user_of
+from aiobs.chaos.namespaces import enter_network
 
 
 class Worker:
@@ -34,7 +34,7 @@ class Worker:
             Path(path).write_text(str(os.getpid()))
         if told["enters"]:
             try:
-                _enter(told["enters"])
+                enter_network(told["enters"])
             except OSError as error:
                 sys.exit(f"{told['enters']} cannot be entered: {error.strerror}")
         # The spawning thread is the injector's only one; with it this process goes too.
@@ -52,14 +52,3 @@ class Worker:
         fresh = self._status.with_suffix(".new")
         fresh.write_text(json.dumps(said), "utf-8")
         fresh.replace(self._status)
-
-
-def _enter(path: str) -> None:
-    """Enter a network namespace, by way of the user namespace in which we may."""
-    network = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # as the user we are still: that one cannot be undone
-    try:
-        if user := user_of(path):
-            kernel.enter(user, kernel.NEWUSER)
-        kernel.enter_open(network, kernel.NEWNET, path)
-    finally:
-        os.close(network)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from aiobs import chaos
+from aiobs.chaos.netem import has_netem
 from aiobs.chaos.testbed import Testbed
 from aiobs.errors import FaultError, PlanError
 
@@ -72,11 +73,13 @@ class Pair:
         inside: what comes before a command line that runs in each of them.
         address: of b.
         path: the file that holds the namespace of a.
+        server: how faults call b.
     """
 
     inside: dict[str, list[str]]
     address: str
     path: str
+    server: str
 
     @property
     def target(self) -> str:
@@ -132,7 +135,7 @@ def named() -> Iterator[Pair]:
             ip("-n", name, "link", "set", "eth0", "up")
             ip("-n", name, "link", "set", "lo", "up")
         inside = {key: ["nsenter", f"--net=/run/netns/{name}"] for key, name in zip("ab", names, strict=True)}
-        yield Pair(inside, "10.77.0.2", f"/run/netns/{names[0]}")
+        yield Pair(inside, "10.77.0.2", f"/run/netns/{names[0]}", f"netns:{names[1]}")
     finally:
         for name in names:
             ip("netns", "del", name)
@@ -143,7 +146,7 @@ def nodes() -> Iterator[Pair]:
     """Two nodes of a testbed, which any user can have."""
     with Testbed(2) as bed:
         inside = {it.name: it.command([]) for it in bed.nodes}
-        yield Pair(inside, bed["b"].address, bed["a"].namespace)
+        yield Pair(inside, bed["b"].address, bed["a"].namespace, "node:b")
 
 
 @pytest.fixture
@@ -183,6 +186,50 @@ while True:
         self.process.communicate()
 
 
+class Standing:
+    """A connection from a to the echo server that stands all the time."""
+
+    SCRIPT = """
+import socket, sys
+it = socket.create_connection((sys.argv[1], 7000))
+print("ready", flush=True)
+size = int(sys.argv[2])
+for line in sys.stdin:
+    it.settimeout(0.5)
+    try:
+        it.sendall(b"x" * size)
+        left = size
+        while left:
+            left -= len(it.recv(1 << 16))
+        print("ok", flush=True)
+    except TimeoutError:
+        print("silence", flush=True)
+"""
+
+    def __init__(self, pair: Pair, size: int = 1) -> None:
+        command = [*pair.inside["a"], sys.executable, "-c", self.SCRIPT, pair.address, str(size)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._heard() == "ready"
+
+    def _heard(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def talks(self) -> bool:
+        """Whether something sent over it comes back within half a second."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self._heard() == "ok"
+
+    def __enter__(self) -> Standing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
 def test_a_partition_cuts_a_namespace_off_and_heals(pair: Pair) -> None:
     with Chatter(pair), chaos.inject("network.partition", pair.target) as injection:
         assert pair.echo() == "TimeoutError"
@@ -215,6 +262,64 @@ def test_connections_are_reset_or_refused(pair: Pair) -> None:
         assert pair.echo(7000) == "ok"
         with chaos.inject("network.reset", pair.target, port=7000, only_new=True):
             assert pair.echo(7000) == "ConnectionRefusedError"
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("reset", "ConnectionRefusedError"), ("unreachable", "OSError"), ("prohibited", "OSError")]
+)
+def test_new_connections_fail_at_once_and_those_that_stand_go_on(pair: Pair, how: str, said: str) -> None:
+    with Standing(pair) as standing, Chatter(pair):
+        with chaos.inject("network.refuse", pair.target, port=7000, how=how):
+            assert pair.echo(7000, timeout_s=5) == said
+            assert pair.echo(7001) == "ok"
+            assert standing.talks()
+        assert pair.echo(7000) == "ok"
+
+
+def test_connections_to_the_unit_are_refused(pair: Pair) -> None:
+    with Chatter(pair), chaos.inject("network.refuse", pair.server, port=7000, direction="in"):
+        assert pair.echo(7000, timeout_s=5) == "ConnectionRefusedError"
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_connections_open_and_nothing_arrives(pair: Pair, size: int) -> None:
+    with Standing(pair, size) as standing, Chatter(pair):
+        assert standing.talks()
+        with chaos.inject("network.blackhole", pair.target, port=7000, direction="out"):
+            assert pair.run("a", f"import socket; socket.create_connection(('{pair.address}', 7000), 5)") == ""
+            assert pair.echo(7000) == "TimeoutError"
+            assert not standing.talks()
+        assert pair.echo(7000) == "ok"
+        assert eventually(standing.talks)
+
+
+def test_what_needs_netem_says_so_where_there_is_none(pair: Pair) -> None:
+    for kind, values in (("network.netem", {"loss_percent": 1}), ("network.latency", {})):
+        if has_netem():
+            with Chatter(pair), chaos.inject(kind, pair.link, **values) as injection:
+                assert "through netem" in injection.evidence[0]
+        else:
+            with pytest.raises(PlanError, match="this kernel has no netem"):
+                chaos.inject(kind, pair.link, **values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "spec"),
+    [
+        ("network.latency", {"delay_s": 0.05, "jitter_s": 0.01}, "netem delay 50ms 10ms"),
+        (
+            "network.netem",
+            {"delay_s": 0.02, "jitter_s": 0.005, "distribution": "normal", "reorder_percent": 5},
+            "netem delay 20ms 5ms distribution normal reorder 5%",
+        ),
+        ("network.netem", {"loss_percent": 1.5, "loss_correlation_percent": 25}, "netem loss 1.5% 25%"),
+        ("network.netem", {"duplicate_percent": 2, "corrupt_percent": 0.1}, "netem duplicate 2% corrupt 0.1%"),
+    ],
+)
+def test_what_netem_is_told(pair: Pair, kind: str, values: dict[str, object], spec: str) -> None:
+    plan = chaos.build_plan({"fault": kind, "target": pair.link, "parameters": values})
+    (operation,) = plan.operations(plan.units(), "")
+    assert operation.describe().startswith(f"tc qdisc add dev eth0 root handle a10b: {spec} in ")
 
 
 @pytest.mark.parametrize("percent", [2.0, 20.0])
@@ -398,6 +503,10 @@ def test_a_foreign_qdisc_is_refused_and_stays(pair: Pair) -> None:
         ("network.partition", "netns:{path}", {"peer": "over there"}, "use an IP address"),
         ("network.loss", "netns:{path}", {"percent": 0}, "use 0.01 to 100"),
         ("network.reset", "netns:{path}", {"direction": "both"}, "use in or out"),
+        ("network.refuse", "netns:{path}", {"how": "no"}, "use one of reset, unreachable, prohibited"),
+        ("network.netem", "interface:eth0@{path}", {}, "say what is to happen"),
+        ("network.netem", "interface:eth0@{path}", {"reorder_percent": 5}, "needs a delay_s"),
+        ("network.partition", "netns:{path}", {"peer": "b"}, "names are those of a testbed's nodes"),
         ("network.bandwidth", "netns:{path}", {}, "needs interface of a target"),
         ("network.bandwidth", "interface:eth9@{path}", {}, "no such interface"),
         ("network.partition", "netns:/proc/self/ns/net", {}, "this host's own namespace"),
