@@ -88,6 +88,11 @@ class Testbed:
     def __getitem__(self, name: str) -> Node:
         return next(it for it in self.nodes if it.name == name)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it is still there: somebody else may have taken it down."""
+        return not self._ended and self._holder.poll() is None
+
     def close(self) -> None:
         """Take it down, and wait until that is done; again: nothing.
 
