@@ -77,6 +77,8 @@ class Redirected(ThroughProxy):
     Attributes:
         port: of the other side; `peer`: its IPv4 address or network, "" for all; `user`: numeric id of who connects,
             -1 for all.
+        reset_standing: break the connections that stand when the fault begins, so that a pool makes new ones, which
+            are hit; false: they are spared.
     """
 
     takes = ("namespace",)
@@ -84,6 +86,7 @@ class Redirected(ThroughProxy):
     port: int = 0
     peer: str = ""
     user: int = -1
+    reset_standing: bool = False
 
     def check(self) -> None:
         super().check()
@@ -100,9 +103,20 @@ class Redirected(ThroughProxy):
         peer = Traffic(self.port, self.peer).resolved(unit, self.kind).peer
         held = f"ip daddr {{ {peer} }} " if peer else ""
         held += f"meta skuid {self.user} " if self.user >= 0 else ""
-        rule = f"{GATE} meta mark != {MARK} {held}tcp dport {self.port} counter redirect to :{listen}"
-        chain = f"chain output {{ type nat hook output priority -100; policy accept;\n{rule}\n}}"
+        meant = f"{GATE} meta mark != {MARK} {held}tcp dport {self.port}"
+        # First packets only: the kernel's tracking may begin with the fault, and what stands is new to it then.
+        redirect = f"{meant} tcp flags & (syn | ack) == syn counter redirect to :{listen}"
+        chains = [_chain("output", "nat", -100, redirect)]
+        if self.reset_standing:
+            # Behind the redirection: what still has its first destination here has not been redirected.
+            answer = f"{meant} meta l4proto tcp tcp flags & rst == 0x0 counter reject with tcp reset"
+            chains.append(_chain("standing", "filter", 10, answer))
+        name, ttl_s = f"aiobs_{setting.injection}", setting.effect_s + SLACK_S
         return [
             self.worker(setting, ("0.0.0.0", listen), enters="" if namespace.is_own else namespace.path),  # noqa: S104 - of the unit's namespace
-            Table(namespace.path, namespace.inode, f"aiobs_{setting.injection}", (chain,), setting.effect_s + SLACK_S),
+            Table(namespace.path, namespace.inode, name, tuple(chains), ttl_s),
         ]
+
+
+def _chain(name: str, kind: str, priority: int, rule: str) -> str:
+    return f"chain {name} {{ type {kind} hook output priority {priority}; policy accept;\n{rule}\n}}"

@@ -24,6 +24,8 @@ class NetworkLatency(Redirected):
         distribution: of the jitter: ``uniform``, ``normal`` or ``pareto``, as in network.proxy.
         port: of the other side; 0: all packets. `peer`: its IPv4 address or network (on a testbed also a node's
             name), "" for all; `user`: numeric id of who connects, -1 for all.
+        reset_standing: break the connections that stand when the fault begins, so that a pool makes new ones, which
+            are hit; false: they are spared.
         rate_mbit: megabits a second of each connection; 0: as fast as it goes.
         share: of the connections, chosen by the seed.
     """
@@ -31,8 +33,8 @@ class NetworkLatency(Redirected):
     kind = "network.latency"
     certifies = "programs whose peer answers late"
     limits = (
-        "with a port: retransmission, UDP and IPv6, which are as they were; connections that stand when the fault "
-        "begins are spared, those made under it end with it; in the host's own network whoever uses that port is hit"
+        "with a port: retransmission, UDP and IPv6, which are as they were; connections made under the "
+        "fault end with it; in the host's own network whoever uses that port is hit"
     )
 
     delay_s: float = 0.05
@@ -42,7 +44,14 @@ class NetworkLatency(Redirected):
             super().check()
             return
         ThroughProxy.check(self)
-        for name, usual in (("peer", ""), ("user", -1), ("share", 1.0), ("rate_mbit", 0.0), ("close_s", 0.0)):
+        for name, usual in (
+            ("peer", ""),
+            ("user", -1),
+            ("share", 1.0),
+            ("rate_mbit", 0.0),
+            ("close_s", 0.0),
+            ("reset_standing", False),
+        ):
             if getattr(self, name) != usual:
                 raise PlanError(f"network.latency: {name}", getattr(self, name), "needs a port")
 

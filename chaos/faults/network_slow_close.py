@@ -15,14 +15,14 @@ class NetworkSlowClose(Redirected):
     Attributes:
         close_s: seconds; longer than the fault is held: the end comes with the end of the fault, as a reset.
         port: of the other side; `peer`, `user`: as in network.latency.
+        reset_standing: as in network.latency.
         share: of the connections, chosen by the seed.
     """
 
     kind = "network.slow_close"
     certifies = "pools and servers whose peers are gone without their having heard of it"
     limits = (
-        "connections that stand when the fault begins are spared; keep-alive probes are answered (by the proxy), so a "
-        "dead-peer detection of the kernel's is not put to the test"
+        "keep-alive probes are answered (by the proxy), so a dead-peer detection of the kernel's is not put to the test"
     )
 
     close_s: float = 30.0

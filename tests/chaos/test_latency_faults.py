@@ -200,6 +200,36 @@ def test_connections_to_a_port_are_late_and_others_are_not(bed: Testbed, delay_s
 
 
 @needs_nft
+@pytest.mark.parametrize(("reset_standing", "said"), [(True, "ConnectionResetError"), (False, "fast")])
+def test_connections_that_stand_are_spared_or_broken(bed: Testbed, reset_standing: bool, said: str) -> None:
+    knock = f"import socket, time\nwhile True: socket.create_connection(({bed['b'].address!r}, 7000)).close(); time.sleep(.05)"
+    knocking = bed["a"].start([sys.executable, "-c", knock])
+    stands = f"""
+import socket, sys, time
+def trip(it):
+    began = time.monotonic()
+    it.sendall(b"x")
+    it.recv(1)
+    return "slow" if time.monotonic() - began > 0.15 else "fast"
+it = socket.create_connection(({bed["b"].address!r}, 7000))
+trip(it)
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    print(min(trip(it) for _ in range(5)))
+except OSError as error:
+    print(type(error).__name__)
+print(trip(socket.create_connection(({bed["b"].address!r}, 7000))))
+"""
+    client = bed["a"].start([sys.executable, "-c", stands], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert client.stdout.readline() == "ready\n"
+    with chaos.inject("network.latency", "node:a", port=7000, delay_s=0.2, reset_standing=reset_standing):
+        assert client.communicate("\n", timeout=30)[0].split() == [said, "slow"]
+    knocking.kill()
+    knocking.wait()
+
+
+@needs_nft
 def test_connections_end_long_after_they_were_closed(bed: Testbed) -> None:
     once = [sys.executable, "-c", TALK, bed["b"].address, "7000", "1"]
     waiter = """

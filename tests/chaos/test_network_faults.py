@@ -506,7 +506,7 @@ def test_a_foreign_qdisc_is_refused_and_stays(pair: Pair) -> None:
         ("network.refuse", "netns:{path}", {"how": "no"}, "use one of reset, unreachable, prohibited"),
         ("network.netem", "interface:eth0@{path}", {}, "say what is to happen"),
         ("network.netem", "interface:eth0@{path}", {"reorder_percent": 5}, "needs a delay_s"),
-        ("network.partition", "netns:{path}", {"peer": "b"}, "names are those of a testbed's nodes"),
+        ("network.partition", "interface:eth0@{path}", {"peer": "b"}, "names are those of a testbed's nodes"),
         ("network.bandwidth", "netns:{path}", {}, "needs interface of a target"),
         ("network.bandwidth", "interface:eth9@{path}", {}, "no such interface"),
         ("network.partition", "netns:/proc/self/ns/net", {}, "this host's own namespace"),
