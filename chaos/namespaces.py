@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aiobs.errors import FaultError, PlanError
+
+from . import kernel
 
 OWN = "/proc/self/ns/net"
 _NAMED = Path("/run/netns")
@@ -63,9 +65,7 @@ class Namespace:
             raise FaultError("inject", f"network namespace {self.path} is gone")
         if self.is_own:
             return list(words)
-        parts = path.split("/")
-        user = f"/proc/{parts[2]}/ns/user" if parts[1] == "proc" else ""
-        if user and os.geteuid() != 0 and os.stat(user).st_ino != os.stat("/proc/self/ns/user").st_ino:
+        if user := user_of(path):
             return ["nsenter", f"--user={user}", f"--net={path}", "--preserve-credentials", *words]
         return ["nsenter", f"--net={path}", *words]
 
@@ -81,9 +81,49 @@ class Namespace:
             raise FaultError("inject", f"{' '.join(words)}: {said[0] if said else f'exit code {done.returncode}'}")
         return done.stdout
 
+    def inside(self, work: Callable[[], None]) -> bool:
+        """Do something short inside it, in a fork of this process; false where it raised OSError, or cannot be
+        entered."""
+        path = self.find()
+        if not path:
+            return False
+        pid = os.fork()
+        if pid == 0:
+            try:
+                enter_network(path)
+                work()
+                os._exit(0)
+            finally:  # whatever it was: a fork must end here
+                os._exit(1)
+        return os.waitpid(pid, 0)[1] == 0
+
     def ask(self, *words: str) -> Any:
         """What a tool says as JSON; an empty answer is an empty list. Raises FaultError."""
         return json.loads(self.run(*words) or "[]")
+
+
+def user_of(path: str) -> str:
+    """The user namespace to enter before the network namespace at `path`, where we have rights there and none here;
+    "" where there is none."""
+    parts = path.split("/")
+    if os.geteuid() == 0 or parts[1:2] != ["proc"]:
+        return ""
+    user = f"/proc/{parts[2]}/ns/user"
+    try:
+        return user if os.stat(user).st_ino != os.stat("/proc/self/ns/user").st_ino else ""
+    except OSError:  # of another user, or gone
+        return ""
+
+
+def enter_network(path: str) -> None:
+    """Leave our network namespace for another, by way of the user namespace in which we may. Raises OSError."""
+    network = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # as the user we are still: that one cannot be undone
+    try:
+        if user := user_of(path):
+            kernel.enter(user, kernel.NEWUSER)
+        kernel.enter_open(network, kernel.NEWNET, path)
+    finally:
+        os.close(network)
 
 
 def _holders() -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from .fault import Fault, Setting
-from .namespaces import Namespace, missing_tools
+from .namespaces import Namespace, missing_tools, user_of
 from .operation import Operation
 from .target import Unit
 from .traffic import Traffic, rules
@@ -37,13 +38,18 @@ class NetworkFault(Fault):
         self.traffic.check(self.kind)
 
     def missing(self, unit: Unit) -> list[str]:
-        lacking = missing_tools("nft", "nsenter")
-        if os.geteuid() != 0 and Namespace.of(unit.namespace).is_own:
-            lacking.append(
-                "packets of this host's own network are root's: become root, or use a testbed node or network.proxy"
-            )
-        return lacking
+        return cannot_change(unit, "nft", "nsenter")
 
-    def rules(self, unit: Unit, setting: Setting, action: str, *, condition: str = "") -> list[Operation]:
+    def rules(
+        self, unit: Unit, setting: Setting, action: str, *, condition: str | Sequence[str] = ""
+    ) -> list[Operation]:
         """The operations that do `action`, in nft's language, to these packets. Raises PlanError."""
         return rules(unit, self.traffic, setting, self.kind, action, condition=condition)
+
+
+def cannot_change(unit: Unit, *tools: str) -> list[str]:
+    """What lacks for a change to the unit's network, one sentence each: tools, and rights."""
+    lacking = missing_tools(*tools)
+    if os.geteuid() != 0 and not user_of(Namespace.of(unit.namespace).path):
+        lacking.append("this network is root's: become root, or use a node of a testbed of yours, or network.proxy")
+    return lacking

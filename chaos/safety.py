@@ -82,12 +82,16 @@ def _protected(process: ProcessIdentity, own: set[int], names: Iterable[str]) ->
         return "it is protected by its name (AIOBS_CHAOS_PROTECT adds to these)"
     if os.geteuid() not in (0, process.user()):
         return f"it belongs to user {process.user()}; become root to hit it"
+    return "it carries the telemetry or a fault" if is_ours(process) else ""
+
+
+def is_ours(process: ProcessIdentity) -> bool:
+    """Whether it is one of aiobs' own, that carries the telemetry or a fault."""
     try:
         line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     except OSError:
-        return ""
-    ours = any(word == it or word.startswith(it + b".") for word in line.split(b"\0") for it in _AGENT)
-    return "it carries the telemetry or a fault" if ours else ""
+        return False
+    return any(word == it or word.startswith(it + b".") for word in line.split(b"\0") for it in _AGENT)
 
 
 def _own_cgroups() -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aiobs.errors import PlanError
+from aiobs.settings import load_settings
 
 from .cgroups import hierarchies
 from .enclosed import enclosed
@@ -14,7 +16,10 @@ from .fault import Setting
 from .namespaces import Namespace, default_interface
 from .operation import Operation
 from .operations.nft import GATE, SLACK_S, Table
+from .place import Place, chaos_path
 from .target import Unit
+from .testbed.bed import find_bed
+from .testbed.record import NODE_NAME
 
 DIRECTIONS = ("both", "in", "out")
 BEFORE_OTHERS = -150
@@ -27,7 +32,7 @@ class Traffic:
 
     Attributes:
         port: TCP or UDP port, on either side; 0: all.
-        peer: address or network of the other side, several with commas; "": all.
+        peer: address or network of the other side, on a testbed also a node's name, several with commas; "": all.
         direction: as the unit sees it: ``in``, ``out`` or ``both``.
         user: numeric user id of the sending process (only ``out``); -1: all.
     """
@@ -46,10 +51,25 @@ class Traffic:
         if self.user >= 0 and self.direction != "out":
             raise PlanError(f"{kind}: user", self.user, "who sends is known for direction=out only")
         for peer in self._peers():
-            try:
-                ipaddress.ip_network(peer, strict=False)
-            except ValueError:
-                raise PlanError(f"{kind}: peer", peer, "use an IP address or a network such as 10.0.0.0/24") from None
+            if not _is_address(peer) and not NODE_NAME.fullmatch(peer):
+                raise PlanError(f"{kind}: peer", peer, "use an IP address or a network such as 10.0.0.0/24")
+
+    def resolved(self, unit: Unit, kind: str) -> Traffic:
+        """The same, with addresses for the names of nodes of the unit's testbed. Raises PlanError."""
+        names = [it for it in self._peers() if not _is_address(it)]
+        if not names:
+            return self
+        bed_name = dict(unit.attributes).get("testbed")
+        if bed_name is None:
+            raise PlanError(
+                f"{kind}: peer", names[0], "use an IP address or a network; names are those of a testbed's nodes"
+            )
+        bed = find_bed(Place(chaos_path(load_settings())), bed_name)
+        addresses = {it.name: it.address for it in bed.nodes}
+        for name in names:
+            if name not in addresses:
+                raise PlanError(f"{kind}: peer", name, f"testbed {bed_name} has {', '.join(addresses)}")
+        return replace(self, peer=",".join(addresses.get(it, it) for it in self._peers()))
 
     def _peers(self) -> list[str]:
         return [it.strip() for it in self.peer.split(",") if it.strip()]
@@ -71,6 +91,14 @@ class Traffic:
         if self.port:
             heads = [f"{head} th {side} {self.port}" for head in heads for side in ("sport", "dport")]
         return [" ".join(head.split()) for head in heads]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def scoped(unit: Unit, traffic: Traffic, setting: Setting, kind: str) -> tuple[list[Operation], Namespace, str]:
@@ -105,14 +133,23 @@ def scoped(unit: Unit, traffic: Traffic, setting: Setting, kind: str) -> tuple[l
 
 
 def rules(
-    unit: Unit, traffic: Traffic, setting: Setting, kind: str, action: str, *, condition: str = "", hooks: str = "both"
+    unit: Unit,
+    traffic: Traffic,
+    setting: Setting,
+    kind: str,
+    action: str,
+    *,
+    condition: str | Sequence[str] = "",
+    hooks: str = "both",
 ) -> list[Operation]:
     """The operations that do `action` (in nft's language) to the packets meant.
 
     Args:
-        condition: more that has to match, such as ``tcp flags syn``.
+        condition: more that has to match, such as ``tcp flags syn``; one of them, where there are several.
         hooks: ``out`` to act on what leaves only: a reset on both would eat its own answer.
     """
+    traffic = traffic.resolved(unit, kind)
+    conditions = [condition] if isinstance(condition, str) else condition
     first, namespace, hold = scoped(unit, traffic, setting, kind)
     by_group = hold.startswith("socket ")
     chains = []
@@ -121,7 +158,7 @@ def rules(
             continue
         held = hold if by_group or not hold else f'{"iifname" if way == "in" else "oifname"} "{hold}"'
         lines = [
-            f"{GATE} {held} {match} {condition} counter {action}" for match in traffic.matches(way)
+            f"{GATE} {held} {match} {more} counter {action}" for match in traffic.matches(way) for more in conditions
         ]  # fmt: skip
         if lines:
             body = "\n".join(lines)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aiobs.chaos.fault import Fault, Setting
-from aiobs.chaos.namespaces import Namespace, missing_tools
+from aiobs.chaos.namespaces import Namespace
+from aiobs.chaos.network import cannot_change
 from aiobs.chaos.operation import Operation
 from aiobs.chaos.operations.qdisc import Root
 from aiobs.chaos.target import Unit
@@ -26,7 +27,6 @@ class NetworkBandwidth(Fault):
 
     kind = "network.bandwidth"
     takes = ("namespace", "interface")
-    root = True
     certifies = "behaviour over a slow link"
     limits = "latency: an idle link stays as quick as it was; RDMA"
 
@@ -39,8 +39,8 @@ class NetworkBandwidth(Fault):
         if not 0.001 <= self.queue_s <= 10:
             raise PlanError("network.bandwidth: queue_s", self.queue_s, "use 0.001 to 10")
 
-    def missing(self, unit: Unit) -> list[str]:  # noqa: ARG002
-        return missing_tools("tc", "nsenter")
+    def missing(self, unit: Unit) -> list[str]:
+        return cannot_change(unit, "tc", "nsenter")
 
     def operations(self, unit: Unit, setting: Setting) -> list[Operation]:  # noqa: ARG002
         namespace = Namespace.of(unit.namespace)

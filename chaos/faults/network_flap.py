@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 
 from aiobs.chaos.fault import Fault, Setting
-from aiobs.chaos.namespaces import Namespace, missing_tools
+from aiobs.chaos.namespaces import Namespace
+from aiobs.chaos.network import cannot_change
 from aiobs.chaos.operation import Operation
 from aiobs.chaos.operations.link import Down
 from aiobs.chaos.operations.worker import Run
@@ -24,7 +25,6 @@ class NetworkFlap(Fault):
 
     kind = "network.flap"
     takes = ("namespace", "interface")
-    root = True
     certifies = "peers of a node whose link comes and goes"
     limits = "optics and negotiation: a virtual link is back at once"
 
@@ -36,8 +36,8 @@ class NetworkFlap(Fault):
             if not 0.02 <= getattr(self, name) <= 3600:
                 raise PlanError(f"network.flap: {name}", getattr(self, name), "use 0.02 to 3600")
 
-    def missing(self, unit: Unit) -> list[str]:  # noqa: ARG002
-        return missing_tools("ip", "nsenter")
+    def missing(self, unit: Unit) -> list[str]:
+        return cannot_change(unit, "ip", "nsenter")
 
     def operations(self, unit: Unit, setting: Setting) -> list[Operation]:
         namespace = Namespace.of(unit.namespace)

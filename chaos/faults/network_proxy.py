@@ -20,6 +20,9 @@ class NetworkProxy(ThroughProxy):
     Attributes:
         listen: port of this machine.
         delay_s, jitter_s: what the client sends arrives so much later, give or take; the order stays.
+        distribution: of the jitter: ``uniform`` (at most `jitter_s` either way), ``normal`` (`jitter_s` is the
+            standard deviation) or ``pareto`` (later only, half of `jitter_s` on average, with a heavy tail).
+        close_s: the end of a connection, from either side, is passed on so much later: half-open until then.
         rate_mbit: megabits a second of each connection; 0: as fast as it goes.
         share: of the connections, chosen by the seed.
         blackhole: nothing arrives, and nobody is told.

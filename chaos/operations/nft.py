@@ -84,14 +84,17 @@ class Table(Operation):
         """,
         )  # one transaction: no packet finds the gate empty
 
-    def packets(self) -> int:
-        """Packets the table's counters have seen."""
+    def counted(self) -> dict[str, int]:
+        """Packets the table's counters have seen, by the comment of the rule. Raises FaultError."""
         found = self._in.ask("nft", "-j", "list", "table", "inet", self.name)
-        rules = [it["rule"] for it in found["nftables"] if "rule" in it]
-        return sum(part["counter"]["packets"] for rule in rules for part in rule["expr"] if "counter" in part)
+        counts: dict[str, int] = {}
+        for rule in (it["rule"] for it in found["nftables"] if "rule" in it):
+            seen = sum(part["counter"]["packets"] for part in rule["expr"] if "counter" in part)
+            counts[rule.get("comment", "")] = counts.get(rule.get("comment", ""), 0) + seen
+        return counts
 
     def effective(self, before: Before) -> str:  # noqa: ARG002
-        count = self.packets()
+        count = sum(self.counted().values())
         return f"{count} packets met the rules of table {self.name}" if count else ""
 
     def undo(self, before: Before) -> None:  # noqa: ARG002

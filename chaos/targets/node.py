@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from aiobs.chaos.place import Place, chaos_path
 from aiobs.chaos.target import Target, Unit
 from aiobs.chaos.testbed.bed import find_bed
-from aiobs.chaos.testbed.inside import processes_of
 from aiobs.chaos.testbed.node import Node
 from aiobs.errors import PlanError
 from aiobs.settings import load_settings
@@ -56,5 +55,5 @@ class WholeTestbed(Target):
 
     def resolve(self) -> list[Unit]:
         bed = find_bed(_place(), self.value)
-        processes = tuple(processes_of(bed, bed.nodes))
+        processes = tuple(process for it in bed.nodes for process in Node(bed, it).processes())
         return [Unit(bed.name, processes, path=bed.folder, attributes=(("testbed", bed.name),))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from aiobs.chaos.namespaces import missing_tools
 from aiobs.chaos.place import Place, open_place
 from aiobs.chaos.testbed.groups import group_of_node
 from aiobs.chaos.testbed.node import Node
-from aiobs.chaos.testbed.record import BedRecord, NodeRecord, beds_folder, living_beds, read_bed
+from aiobs.chaos.testbed.record import NODE_NAME, BedRecord, NodeRecord, beds_folder, living_beds, read_bed
 from aiobs.chaos.testbed.teardown import sweep
 from aiobs.chaos.wire import Wire
 from aiobs.errors import ArmError, FaultError, PlanError
@@ -27,7 +26,6 @@ from aiobs.settings import load_settings
 
 START_S = 15.0
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _MOST = 200
 
 
@@ -56,7 +54,7 @@ class Testbed:
         self, nodes: int | Sequence[str] = 3, *, name: str = "", settings: Mapping[str, Any] | None = None
     ) -> None:
         names = _names(nodes)
-        if name and not _NAME.fullmatch(name):
+        if name and not NODE_NAME.fullmatch(name):
             raise PlanError("testbed", name, "use small letters, digits and -, beginning with a letter")
         if missing := [*missing_tools("ip", "nsenter"), *_missing_rights()]:
             raise ArmError("no testbed can be made here: " + "; ".join(missing))
@@ -89,6 +87,11 @@ class Testbed:
 
     def __getitem__(self, name: str) -> Node:
         return next(it for it in self.nodes if it.name == name)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is still there: somebody else may have taken it down."""
+        return not self._ended and self._holder.poll() is None
 
     def close(self) -> None:
         """Take it down, and wait until that is done; again: nothing.
@@ -150,7 +153,7 @@ def _names(nodes: int | Sequence[str]) -> list[str]:
     if not 1 <= len(names) <= _MOST or len(set(names)) != len(names):
         raise PlanError("nodes", names, f"use 1 to {_MOST} different names")
     for it in names:
-        if not _NAME.fullmatch(it) or it == "localhost":
+        if not NODE_NAME.fullmatch(it) or it == "localhost":
             raise PlanError("nodes", it, "a node's name has small letters, digits and -, beginning with a letter")
     return names
 

@@ -14,9 +14,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from aiobs.chaos import kernel
 from aiobs.chaos.identity import ProcessIdentity
 from aiobs.chaos.place import lock
-from aiobs.chaos.testbed import kernel
 from aiobs.chaos.testbed.groups import make_groups
 from aiobs.chaos.testbed.keeper import Keeper, be_node, be_switch, wait_for_death
 from aiobs.chaos.testbed.record import BedRecord, read_bed

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from aiobs.chaos import kernel
 from aiobs.chaos.identity import ProcessIdentity
-from aiobs.chaos.testbed import kernel
 from aiobs.chaos.testbed.record import INTERFACE, BedRecord, NodeRecord
 from aiobs.errors import FaultError
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiobs.chaos.identity import ProcessIdentity
+from aiobs.chaos.safety import is_ours
+from aiobs.chaos.testbed.commands import note
 from aiobs.chaos.testbed.inside import processes_of
 from aiobs.chaos.testbed.record import BED, INTERFACE, MARK, NODE, BedRecord, NodeRecord
 
@@ -62,8 +62,8 @@ class Node:
         return self.record.group
 
     def processes(self) -> list[ProcessIdentity]:
-        """Every process in it now."""
-        return processes_of(self.bed, [self.record])
+        """Every process in it now; what carries telemetry or a fault is left out: it is nobody's program."""
+        return [it for it in processes_of(self.bed, [self.record]) if not is_ours(it)]
 
     def variables(self) -> dict[str, str]:
         """What each process in it finds in its environment."""
@@ -81,7 +81,7 @@ class Node:
     def start(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[Any]:
-        """Start a program in it; ends with the testbed.
+        """Start a program in it; ends with the testbed. It is noted, so that a node that was lost can start it again.
 
         Args:
             argv: program and arguments.
@@ -93,7 +93,7 @@ class Node:
         options.setdefault("start_new_session", True)
         process = subprocess.Popen(self.command(argv, folder), env=variables, **options)
         self.started.append(process)
-        self._note(process, argv, folder, variables)
+        note(self.bed, self.name, process.pid, argv, folder, variables)
         return process
 
     def run(
@@ -112,18 +112,3 @@ class Node:
                 process.kill()
                 raise
         return subprocess.CompletedProcess(list(argv), process.returncode, out, err)
-
-    def _note(self, process: subprocess.Popen[Any], argv: Sequence[str], folder: str, env: Mapping[str, str]) -> None:
-        """Keep what was started, so that a node that was lost can start it again."""
-        try:
-            start = ProcessIdentity.of(process.pid).start
-        except ProcessLookupError:
-            return
-        noted = {"pid": process.pid, "start": start, "argv": list(argv), "folder": folder, "env": dict(env)}
-        with open(commands_path(self.bed, self.name), "a", encoding="utf-8") as file:
-            file.write(json.dumps(noted) + "\n")
-
-
-def commands_path(bed: BedRecord, name: str) -> Path:
-    """Where the commands started in a node are noted, one a line."""
-    return Path(bed.folder) / f"commands-{name}.jsonl"

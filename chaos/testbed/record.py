@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from aiobs.chaos.place import Place
 
 MARK, BED, NODE = "AIOBS_TESTBED_ID", "AIOBS_TESTBED", "AIOBS_NODE"
 """Variables of every process in a node: which testbed, beyond doubt; its name; the node's name."""
+NODE_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 INTERFACE = "eth0"
 PREFIX = 24
 

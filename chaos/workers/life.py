@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -11,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
-_CLONE_NEWNET = 0x40000000
+from aiobs.chaos import kernel
+from aiobs.chaos.namespaces import enter_network
 
 
 class Worker:
@@ -31,21 +30,20 @@ class Worker:
         self._name = Path(told["status"]).name
         # Held open: a worker that enters a mount namespace finds no path of ours any more.
         self._folder = os.open(Path(told["status"]).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        libc = ctypes.CDLL(None, use_errno=True)
         signal.signal(signal.SIGTERM, self._end)
-        # The spawning thread is the injector's only one; with it this process goes too.
-        libc.prctl(_PR_SET_PDEATHSIG, death, 0, 0, 0)
-        if os.getppid() != told["parent"]:
-            sys.exit("the injector is gone")
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         for path in told["joins"]:
             Path(path).write_text(str(os.getpid()))
         if told["enters"]:
-            descriptor = os.open(told["enters"], os.O_RDONLY | os.O_CLOEXEC)
-            if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-                sys.exit(f"{told['enters']} cannot be entered: {os.strerror(ctypes.get_errno())}")
-            os.close(descriptor)
+            try:
+                enter_network(told["enters"])
+            except OSError as error:
+                sys.exit(f"{told['enters']} cannot be entered: {error.strerror}")
+        # The spawning thread is the injector's only one; with it this process goes too.
+        kernel.die_with_parent(death)
+        if os.getppid() != told["parent"]:
+            sys.exit("the injector is gone")
 
     def _end(self, *_: object) -> None:
         self.ended = True

@@ -19,6 +19,9 @@ from aiobs.chaos.workers.life import Worker
 
 MARK = 0xA10B
 """On what the proxy itself sends, so that it is not redirected to it again."""
+DISTRIBUTIONS = ("uniform", "normal", "pareto")
+_TAIL = 3.0
+"""Shape of the heavy tail: one in 27 is later than twice the jitter."""
 _ORIGINAL_DST = 80
 _LIMIT = 1 << 20
 _CHUNK = 1 << 16
@@ -50,6 +53,8 @@ class Toxic:
         self.hit = random.random() < told["share"]
         self._delay_s = told["delay_s"] if self.hit else 0.0
         self._jitter_s = told["jitter_s"] if self.hit else 0.0
+        self._distribution: str = told["distribution"]
+        self.close_s: float = told["close_s"] if self.hit else 0.0
         self._rate = told["rate_bytes"] if self.hit else 0.0
         self.blackhole = bool(told["blackhole"]) and self.hit
         self.reset_after: int = told["reset_after_bytes"] if self.hit else -1
@@ -57,24 +62,40 @@ class Toxic:
 
     def later_s(self) -> float:
         """Seconds that a piece is held back."""
-        return self._delay_s + (self._random.uniform(-1, 1) * self._jitter_s if self._jitter_s else 0.0)
+        if not self._jitter_s:
+            return self._delay_s
+        if self._distribution == "normal":
+            times = self._random.gauss(0, 1)
+        elif self._distribution == "pareto":
+            times = self._random.paretovariate(_TAIL) - 1
+        else:
+            times = self._random.uniform(-1, 1)
+        return max(0.0, self._delay_s + times * self._jitter_s)
 
     def transfer_s(self, size: int) -> float:
         """Seconds that a piece occupies the line."""
         return size / self._rate if self._rate else 0.0
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, toxic: Toxic | None, tally: Tally) -> None:
-    """Carry one direction; `toxic` None: untouched."""
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, toxic: Toxic, tally: Tally, *, back: bool = False
+) -> None:
+    """Carry one direction; on the way `back` only the end of the connection is held."""
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
+    queue: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue(64)
 
     async def take() -> None:
         due = 0.0
+        content: bytes | None
         while True:
-            content = await reader.read(_CHUNK)
-            if toxic is not None:
-                due = max(due, loop.time() + max(0.0, toxic.later_s()))
+            try:
+                content = await reader.read(_CHUNK)
+            except OSError:
+                content = None  # a reset
+            if not back:
+                due = max(due, loop.time() + toxic.later_s())
+            if not content:
+                due = max(due, loop.time() + toxic.close_s)
             await queue.put((due, content))
             if not content:
                 return
@@ -84,15 +105,19 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, toxi
     try:
         while True:
             due, content = await queue.get()
-            if toxic is not None:
-                due = max(due, free)
-                free = due + toxic.transfer_s(len(content))
-                await asyncio.sleep(max(0.0, free - loop.time()))
-                passed += len(content)
+            if not back:
+                due = max(due, free) + toxic.transfer_s(len(content or b""))
+                free = due
+            if due:
+                await asyncio.sleep(max(0.0, due - loop.time()))
+            if not back:
+                passed += len(content or b"")
                 if toxic.blackhole:
                     continue
                 if 0 <= toxic.reset_after <= passed:
                     raise ConnectionResetError
+            if content is None:
+                raise ConnectionResetError
             if not content:
                 writer.write_eof()
                 return
@@ -100,6 +125,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, toxi
             await writer.drain()
             tally.size += len(content)
             tally.say()
+    except OSError:
+        if toxic.close_s and not taking.done():  # the writer's side is gone, and the reader's must not hear of it yet
+            await asyncio.sleep(toxic.close_s)
+        raise
     finally:
         taking.cancel()
 
@@ -145,7 +174,7 @@ async def _serve(worker: Worker) -> None:
                 raise ConnectionResetError
             connection = await _upstream(told, writer)
             far_reader, far_writer = await asyncio.open_connection(sock=connection, limit=_LIMIT)
-            directions = _pump(reader, far_writer, toxic, tally), _pump(far_reader, writer, None, tally)
+            directions = _pump(reader, far_writer, toxic, tally), _pump(far_reader, writer, toxic, tally, back=True)
             try:
                 await asyncio.gather(*directions)
             finally:

@@ -1,10 +1,11 @@
-"""System calls that Python has not, or not yet in 3.10: namespaces, mounts, and interfaces by ioctl."""
+"""System calls that Python has not, or not yet in 3.10: namespaces, mounts, interfaces by ioctl, death signals."""
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import struct
 
@@ -12,6 +13,7 @@ NEWNS, NEWUTS, NEWUSER, NEWNET = 0x00020000, 0x04000000, 0x10000000, 0x40000000
 BIND, MOVE, RECURSIVE, PRIVATE = 0x1000, 0x2000, 0x4000, 0x40000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 _UP = 1
+_PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -31,9 +33,20 @@ def enter(path: str, flag: int) -> None:
     """Enter the namespace that the file `path` holds. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _checked(_libc.setns(descriptor, flag), path)
+        enter_open(descriptor, flag, path)
     finally:
         os.close(descriptor)
+
+
+def enter_open(descriptor: int, flag: int, path: str) -> None:
+    """Enter the namespace that an open file holds; `path` is for the message. Raises OSError."""
+    _checked(_libc.setns(descriptor, flag), path)
+
+
+def die_with_parent(death: signal.Signals = signal.SIGKILL) -> None:
+    """Get the signal `death` when the thread that started this process ends. Taking on other rights undoes it: call it
+    last."""
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, death, 0, 0, 0), "prctl")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0) -> None:
