@@ -131,7 +131,7 @@ def trial(case: KillCase, scene: Scene, zygote: Zygote, random: Random, place: P
     count, wait_s = random.randint(1, steps + 1), random.uniform(0, 0.004) if aimed else random.uniform(0, 0.9)
     who = random.choices(WHO, _WEIGHTS)[0]
     outcome = Outcome(str(case), who, f"write {count} + {wait_s * 1e3:.1f} ms" if aimed else f"{wait_s:.3f} s")
-    before, state, known = world(), scene.state(), _ours(place)
+    before, state, known = world(), scene.state(), ours(place)
     writes = Writes(place / "sessions")
     says = place.with_name("says")
     says.write_text("")
@@ -150,7 +150,7 @@ def trial(case: KillCase, scene: Scene, zygote: Zygote, random: Random, place: P
         outcome.alone = eventually(lambda: not _left(before, state, known, place, scene), 0.0 if both else ALONE_S)
         if not both:
             assert outcome.alone, f"left by those who live: {_left(before, state, known, place, scene)}"
-        for it in _ours(place) - known:  # both are dead, and so is whatever they had started, in a moment
+        for it in ours(place) - known:  # both are dead, and so is whatever they had started, in a moment
             assert eventually(lambda it=it: not it.is_alive(), 5), f"{it} still runs"  # type: ignore[misc]
         chaos.recover()
         gone = eventually(lambda: not _left(before, state, known, place, scene), 3)
@@ -221,7 +221,7 @@ def _phase(place: Path, says: Path) -> str:
     return "planned" if "plan" in lines else "begun" if lines else "starting or over"
 
 
-def _ours(place: Path) -> set[ProcessIdentity]:
+def ours(place: Path) -> set[ProcessIdentity]:
     """Processes of this chaos folder: injectors, watchdogs, workers, and tools they have started; no agent."""
     found = set()
     for process in all_processes():
@@ -242,6 +242,6 @@ def _left(
     }
     if scene.pid in now["stopped"]:  # type: ignore[operator]
         found["stopped"] = scene.pid
-    if workers := [it for it in _ours(place) - known if it.is_alive()]:
+    if workers := [it for it in ours(place) - known if it.is_alive()]:
         found["workers"] = workers
     return found | scene.left(state)

@@ -20,6 +20,7 @@ from aiobs.chaos.identity import ProcessIdentity
 from aiobs.chaos.journal import Journal, read_journal
 from aiobs.chaos.operations.process import Stop
 from aiobs.chaos.place import lock
+from aiobs.chaos.testbed import Testbed
 from aiobs.errors import ArmError, FaultError, PlanError
 
 from .chaos_scene import eventually, injector_of, state_of, watchdogs_of
@@ -72,7 +73,8 @@ def test_a_disk_that_fills_up_under_a_held_fault_keeps_nothing_in_force(
         injection = chaos.inject("process.pause", f"pid:{victim.pid}", lease=lease)
         ballast = fill(small_place)
         with pytest.raises(FaultError, match="audit trail cannot be written|journal.jsonl cannot be written"):
-            chaos.inject("noop", f"pid:{victim.pid}", lease=lease)
+            for _ in range(60):  # what has been begun of a block is full only after some
+                chaos.inject("noop", f"pid:{victim.pid}", lease=lease).undo()
         injection.undo()
         assert injection.residue == []
         assert state_of(victim.pid) != "T"
@@ -241,7 +243,7 @@ with chaos.inject("process.pause", "pid:{victim.pid}", duration_s=1) as injectio
     print(time.time(), flush=True)
     held = time.monotonic()
     injection.wait(20)
-    print(time.monotonic() - held, injection.because, time.time(), flush=True)
+    print((injection.undone_ns - injection.effective_ns) / 1e9, time.monotonic() - held, injection.because, time.time(), flush=True)
 """
     running = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, **faked(offset)}
@@ -249,13 +251,14 @@ with chaos.inject("process.pause", "pid:{victim.pid}", duration_s=1) as injectio
     assert running.stdout is not None
     first = float(running.stdout.readline())
     offset.write_text("-7200\n")
-    seconds, _, rest = running.stdout.readline().partition(" ")
+    said, seconds, rest = running.stdout.readline().split(" ", 2)
     running.communicate()
     for left in Path("/dev/shm").glob("*faketime_*"):  # of it, and of the injector it started
         left.unlink(missing_ok=True)
     assert "its time is over" in rest
     assert float(rest.split()[-1]) < first - 3600  # the clock did step
-    assert 0.9 <= float(seconds) < 5
+    assert 1 <= float(said) < 10  # of one clock, whatever the other did
+    assert float(seconds) < 10
 
 
 def faked(offset: Path) -> dict[str, str]:
@@ -279,17 +282,12 @@ def test_a_tool_the_injector_was_running_when_it_was_killed_does_nothing_any_mor
     slow = f'case "$*" in *down*) touch {started}; sleep 1;; esac; exec {shutil.which("ip")} "$@"'
     (tools / "ip").write_text(f"#!/bin/sh\n{slow}\n")
     (tools / "ip").chmod(0o755)
-    subprocess.run(["ip", "link", "add", "aiobs0", "type", "veth", "peer", "name", "aiobs1"], check=True)
-    subprocess.run(["ip", "link", "set", "aiobs0", "up"], check=True)
-    flags = Path("/sys/class/net/aiobs0/flags")
-    up = flags.read_text()
-    script = """
-from aiobs import chaos
-chaos.inject("node.loss", "interface:aiobs0", kill=False)
-"""
-    try:
-        monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-        running = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    script = 'from aiobs import chaos; chaos.inject("node.loss", "node:b", kill=False)'
+    with Testbed(2) as bed:
+        bed["b"].start(["sleep", "60"])
+        with monkeypatch.context() as slowly:
+            slowly.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+            running = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         assert eventually(started.exists, 20)
         injector = injector_of(chaos_place)
         hit = [*(watchdogs_of(injector) if both else ()), injector]
@@ -299,18 +297,19 @@ chaos.inject("node.loss", "interface:aiobs0", kill=False)
         running.wait(20)
         chaos.recover()
         time.sleep(1.2)  # longer than the tool would have taken
-        assert flags.read_text() == up
-    finally:
-        subprocess.run(["ip", "link", "del", "aiobs0"], check=True)
+        (link,) = json.loads(bed["b"].run(["ip", "-j", "link", "show", "eth0"]).stdout)
+        assert "UP" in link["flags"]
 
 
-def test_names_that_do_not_exist_are_refused_with_those_that_do(victim: subprocess.Popen[bytes]) -> None:
+def test_names_that_do_not_exist_are_refused_with_those_that_do(
+    victim: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
     for fault, target, said in (
         ("process.poase", f"pid:{victim.pid}", "there are .*process.pause"),
         ("process.pause", "pidd:1", "pidd"),
         ("process.pause", "pid:none", "pid:none"),
         ("network.bandwidth", f"pid:{victim.pid}", "needs interface"),
-        ("process.pause", "path:/etc", "needs processes"),
+        ("process.pause", f"path:{tmp_path}", "needs processes"),
     ):
         with pytest.raises(PlanError, match=said):
             chaos.inject(fault, target)
