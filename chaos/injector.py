@@ -25,7 +25,7 @@ from .audit import append
 from .held import Held
 from .identity import ProcessIdentity
 from .journal import Journal
-from .place import Owner, Place, lock, open_place, write_owner
+from .place import Owner, Place, chaos_path, lock, open_place, write_owner
 from .plan import build_plan
 from .record import FaultRecord
 from .safety import require_harmless, require_permission
@@ -205,6 +205,7 @@ def main() -> int:
     wire = Wire(socket.socket(fileno=int(sys.argv[1])))
     options = json.loads(sys.argv[2])
     settings = load_settings(options["settings"])
+    place = Place(chaos_path(settings))
     try:
         place = open_place(settings)
         require_permission(settings, place, armed=options["armed"])
@@ -212,8 +213,13 @@ def main() -> int:
         own = ProcessIdentity.of(os.getpid())
         owner = Owner(options["who"], os.getppid(), own.pid, own.start, time.time())
         write_owner(place.session(options["session"]), owner)
-    except ArmError as error:
-        wire.say({"is": "refused", "error": "ArmError", "message": str(error)})
+    except (ArmError, FaultError, OSError) as error:
+        said = error if isinstance(error, ArmError) else (
+            f"{error}: make room where chaos keeps its journal, or name another folder (AIOBS_CHAOS_DIR)"
+        )  # fmt: skip
+        wire.say({"is": "refused", "error": "ArmError", "message": str(said)})
+        if not isinstance(error, ArmError):
+            shutil.rmtree(place.session(options["session"]), ignore_errors=True)
         return 1
     injector.run()
     return 0

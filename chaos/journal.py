@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -10,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiobs.errors import FaultError
+from aiobs.errors import FaultError, PlanError
 
 from .identity import boot_id
 from .operation import Before, Operation, build_operation, to_data
 
 NAME = "journal.jsonl"
+_BY_HAND = "look what of it still stands, undo that by hand, and delete {}"
 
 
 class Journal:
@@ -26,20 +28,28 @@ class Journal:
         self._path = session / NAME
         fresh = not self._path.exists()
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        if fresh:
+        if not fresh:
+            self._end_line()
+        else:
             self._write({"what": "begin", "boot": boot_id()})
             folder = os.open(session, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
 
+    def _end_line(self) -> None:
+        """Take off what a death left of a line: it was never acted upon, and would spoil the next one."""
+        content = self._path.read_bytes()
+        os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
+
     def _write(self, line: Mapping[str, Any]) -> None:
         content = json.dumps({"at": time.time_ns(), **line}).encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
         try:
             if os.write(self._descriptor, content) != len(content):
-                raise OSError("no space left")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._descriptor)
         except OSError as error:
-            # A half-written line is skipped by readers once another newline ends it.
+            os.ftruncate(self._descriptor, size)  # half a line would spoil the next one
             raise FaultError(
                 "inject", f"{self._path} cannot be written ({error}); nothing is injected that could not be undone"
             ) from error
@@ -92,32 +102,41 @@ class Account:
 
 
 def read_journal(session: Path) -> Account:
-    """Read the journal of a session; lines cut short by a full disk or a death were never acted upon."""
+    """Read the journal of a session. A last line that was cut short by a death was never acted upon; any other that
+    cannot be read may have been, and is said."""
     found = Account()
     standing: dict[tuple[str, int], Standing] = {}
+    path = session / NAME
     try:
-        lines = (session / NAME).read_bytes().split(b"\n")
-    except OSError:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return found
-    for raw in lines:
+    except OSError as error:
+        found.unreadable.append(f"{path}: {error.strerror}; {_BY_HAND.format(session)}")
+        return found
+    for number, raw in enumerate(lines, 1):
         try:
-            line = json.loads(raw)
-        except ValueError:
-            continue
-        what = line.get("what")
-        if what == "begin":
-            found.boot = line["boot"]
-        elif what == "plan":
-            found.plans[line["injection"]] = line["plan"]
-        elif what == "operation":
-            key = line["injection"], line["index"]
-            try:
-                standing[key] = Standing(*key, build_operation(line["operation"]), line["before"])
-            except Exception as error:  # noqa: BLE001 - one line of another version must not keep the others from being undone
-                found.unreadable.append(f"{line['operation']}: {error}")
-        elif what == "undone":
-            standing.pop((line["injection"], line["index"]), None)
+            _take(json.loads(raw), found, standing)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            found.unreadable.append(f"line {number} of {path} ({error!r}); {_BY_HAND.format(session)}")
     found.standing = list(standing.values())
-    if found.boot != boot_id():
+    if found.boot and found.boot != boot_id():
         found.standing = [it for it in found.standing if it.operation.lasting]
     return found
+
+
+def _take(line: Mapping[str, Any], found: Account, standing: dict[tuple[str, int], Standing]) -> None:
+    """What one line says. Raises ValueError, LookupError, TypeError, AttributeError: it is no line of a journal."""
+    what = line["what"]
+    if what == "begin":
+        found.boot = line["boot"]
+    elif what == "plan":
+        found.plans[line["injection"]] = line["plan"]
+    elif what == "operation":
+        key = line["injection"], line["index"]
+        try:
+            standing[key] = Standing(*key, build_operation(line["operation"]), line["before"])
+        except PlanError as error:  # one line of another version must not keep the others from being undone
+            found.unreadable.append(f"{line['operation']}: {error}")
+    elif what == "undone":
+        standing.pop((line["injection"], line["index"]), None)

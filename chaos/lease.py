@@ -13,11 +13,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from pathlib import Path
+from typing import IO, Any, Protocol
 
 from aiobs.errors import AiobsError, ArmError, FaultError, PlanError
 from aiobs.settings import Settings, load_settings
 
+from .hands import SESSION
 from .place import open_place
 from .plan import Plan, build_plan
 from .recovery import recover
@@ -136,11 +138,11 @@ class Lease:
             "who": who or sys.argv[0] or "python",
         }  # fmt: skip
         log_path = self._place.path / "injector.log"
-        with theirs, open(log_path, "ab") as log:
+        with theirs, _opened(log_path) as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", INJECTOR, str(theirs.fileno()), json.dumps(options)],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                start_new_session=True, env={**os.environ, SESSION: self.session},
             )  # fmt: skip
         self._wire = Wire(ours)
         self._changed = threading.Condition()
@@ -297,6 +299,13 @@ class Lease:
     def _ended(self, injection: Injection) -> None:
         if self._watch is not None:
             self._watch.ended(injection)
+
+
+def _opened(log_path: Path) -> IO[bytes]:
+    try:
+        return open(log_path, "ab")
+    except OSError as error:
+        raise ArmError(f"{log_path} cannot be written: {error.strerror} (AIOBS_CHAOS_DIR)") from error
 
 
 def _error(message: Mapping[str, Any]) -> AiobsError:

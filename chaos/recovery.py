@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from aiobs.guard import say_once
 from aiobs.settings import Settings, load_settings
 
 from .audit import append
-from .place import lock, open_place, read_owner
+from .place import Place, lock, open_place, read_owner
 from .testbed.teardown import sweep
 from .undoing import PROOF_S, undo_session
 
@@ -41,7 +44,7 @@ def recover(settings: Settings | None = None, *, patience_s: float = PROOF_S) ->
             account, residue = undo_session(session, patience_s=patience_s)
             if account.standing or residue:
                 undone = tuple(it.operation.describe_undo() for it in account.standing)
-                append(place.audit_file, {
+                _audit(place, {
                     "what": "undone", "session": session.name, "by": "recover", "because": "nobody held it",
                     "residue": residue, "injections": sorted({it.injection for it in account.standing}),
                 })  # fmt: skip
@@ -52,6 +55,13 @@ def recover(settings: Settings | None = None, *, patience_s: float = PROOF_S) ->
             os.close(held)
     found += [Recovered(it.name, (f"take down testbed {it.name}",), tuple(it.residue)) for it in sweep(place)]
     return found
+
+
+def _audit(place: Place, entry: Mapping[str, Any]) -> None:
+    try:
+        append(place.audit_file, entry)
+    except OSError as error:  # a full disk must not keep the other sessions from being undone
+        say_once("chaos.audit", "aiobs: the audit trail cannot be written: %s", error)
 
 
 def _taken(session: Path, patience_s: float) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiobs.guard import say_once
 
+from .hands import end_hands
 from .journal import Account, Journal, Standing, read_journal
 
 PROOF_S = 5.0
@@ -57,9 +58,11 @@ def undo_session(session: Path, *, patience_s: float = PROOF_S) -> tuple[Account
     Returns:
         What the journal said, and what is left after undoing.
     """
+    residue = end_hands(session.name)  # before the journal is read: they may have been about to act
     account = read_journal(session)
+    residue += [f"unreadable: {line}" for line in account.unreadable]
     if not account.standing:
-        return account, [f"unreadable: {line}" for line in account.unreadable]
+        return account, residue
     journal: Journal | None = None
     try:
         journal = Journal(session)
@@ -73,7 +76,7 @@ def undo_session(session: Path, *, patience_s: float = PROOF_S) -> tuple[Account
             except Exception as error:  # noqa: BLE001 - the same
                 say_once(f"journal:{session}", "aiobs: %s", error)
 
-    residue = undo_all(account.standing, done, patience_s=patience_s)
+    residue += undo_all(account.standing, done, patience_s=patience_s)
     if journal is not None:
         journal.close()
-    return account, residue + [f"unreadable: {line}" for line in account.unreadable]
+    return account, residue

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiobs.chaos.hands import WORKER as MARK
 from aiobs.chaos.identity import ProcessIdentity, all_processes, tree
 from aiobs.chaos.operation import Before, Operation
 from aiobs.errors import FaultError
 
 PACKAGE = "aiobs.chaos.workers"
-MARK = "AIOBS_CHAOS_WORKER"
-_POLITE_S = 0.3
+_POLITE_S, _KILLED_S = 0.3, 1.0
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,22 @@ class Run(Operation):
         running = self._processes()
         for process in running:
             process.send(signal.SIGTERM)
-        deadline = time.monotonic() + _POLITE_S
-        while any(it.is_alive() for it in running) and time.monotonic() < deadline:
-            time.sleep(0.002)
+        _wait(running, _POLITE_S)
         for process in running:
             process.send(signal.SIGKILL)
+        _wait(running, _KILLED_S)  # what it was about to do is done or never will be, before others are undone
+        for process in running:
             reap(process.pid)
 
     def residue(self, before: Before) -> str:  # noqa: ARG002
         left = self._processes()
         return f"{left[0]} still runs" if left else ""
+
+
+def _wait(running: list[ProcessIdentity], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(it.is_alive() for it in running) and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 def reap(pid: int) -> None:

@@ -40,10 +40,11 @@ def injector_of(place: Path) -> ProcessIdentity:
 
 def watchdogs_of(injector: ProcessIdentity) -> list[ProcessIdentity]:
     """The injector's children that run its own program, dead ones left out."""
-    return [it for it in all_processes() if it.parent() == injector.pid and b"aiobs.chaos.injector" in _line(it.pid)]
+    return [it for it in all_processes() if it.parent() == injector.pid and b"aiobs.chaos.injector" in line_of(it.pid)]
 
 
-def _line(pid: int) -> bytes:
+def line_of(pid: int) -> bytes:
+    """The command line of a process, empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -65,7 +66,7 @@ def world() -> dict[str, object]:
         "qdiscs": _said("tc", "qdisc", "show"),
         "links": sorted(os.listdir("/sys/class/net")),
         "stopped": sorted(it.pid for it in all_processes() if it.state() == "T"),
-        "workers": sorted(it.pid for it in all_processes() if b"aiobs.chaos" in _line(it.pid)),
+        "workers": sorted(it.pid for it in all_processes() if b"aiobs.chaos" in line_of(it.pid)),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,26 +86,6 @@ def test_it_is_valid_and_can_be_discovered(tmp_path: Path, victim: subprocess.Po
     arguments = {it["name"]: it for it in found["network_partition"]["arguments"]}
     assert arguments["port"] == {"name": "port", "type": "integer", "default": 0}
     assert "default" not in arguments["target"]
-
-
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
-)
-def test_no_end_of_a_run_leaves_the_fault(
-    tmp_path: Path, victim: subprocess.Popen[bytes], number: signal.Signals
-) -> None:
-    (tmp_path / "experiment.json").write_text(json.dumps(experiment(victim.pid, hold_s=60)))
-    running = subprocess.Popen(
-        [*CHAOS, "--no-version-check", "run", "experiment.json"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        assert eventually(lambda: state_of(victim.pid) == "T", 20)
-        running.send_signal(number)
-        assert eventually(lambda: state_of(victim.pid) in "SR", 10)
-    finally:
-        running.kill()
-        running.wait()
 
 
 def test_a_run_that_is_not_armed_is_interrupted_before_anything_happens(
