@@ -59,7 +59,7 @@ class Outline(HTMLParser):
             self.headings[-1] = (tag, said + text)
 
 
-def requests(scene: Any, ill: Sequence[tuple[float, float, str, str]], *, end: float = 100, rate: float = 60) -> None:
+def requests(scene: Any, ill: Sequence[tuple[float, float, str, str]], *, end: float = 100, rate: float = 30) -> None:
     """A router and replicas a, b, c: traces of five spans, in lines of a hundred. `ill`: from, to, replica, error."""
     rng = random.Random(5)
     router: list[Any] = []
