@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def watching(options: argparse.Namespace, say: Callable[[str, int, list[str]], None]) -> Iterator[Watch | None]:
+def watching(options: argparse.Namespace, say: Callable[[str, int, list[str]], None]) -> Generator[Watch | None]:
     """The watch that the options ask for; None where they ask for none.
 
     Raises:

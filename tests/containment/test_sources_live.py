@@ -107,6 +107,28 @@ def test_what_the_real_sdk_sends_arrives_whole_and_is_a_run_folder(receiver: Rec
     source.close()
 
 
+OURS = """
+import aiobs
+aiobs.init(service_name="ours")
+for n in range(500):
+    with aiobs.span("POST /v1", **{"aiobs.tenant": "t", "n": n}) as it:
+        if n % 5 == 0:
+            it.fail("ill")
+"""
+
+
+def test_what_our_own_agent_sends_arrives_whole(receiver: Receiver, tmp_path: Path) -> None:
+    environment = {
+        **os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "AIOBS_RUNTIME_DIR": str(tmp_path / "runtime"), "AIOBS_RUN_DIR": str(tmp_path / "run"),
+        "AIOBS_AGENT_LINGER": "0",
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-c", OURS], env=environment, check=True, timeout=60)
+    ours = [it for it in heard(receiver, 500) if it.name == "POST /v1"]
+    assert len({it.key for it in ours}) == 500 and sum(it.error for it in ours) == 100
+    assert {it.attributes["service.name"] for it in ours} == {"ours"}
+    assert {it.attributes["aiobs.tenant"] for it in ours} == {"t"}
+
+
 def test_grpc_has_a_door_of_its_own(receiver: Receiver) -> None:
     grpc = pytest.importorskip("grpc", reason="needs grpcio")
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (

@@ -43,7 +43,7 @@ class GrpcReceiver:
             ThreadPoolExecutor(AT_ONCE, "aiobs-otlp-grpc"), options=[limit, ("grpc.so_reuseport", 0)],
             maximum_concurrent_rpcs=8 * AT_ONCE,
         )  # fmt: skip
-        services = (
+        services: tuple[tuple[str, str, Any, Any, str], ...] = (
             ("traces", "trace.v1.TraceService", traces.ExportTraceServiceRequest, traces.ExportTraceServiceResponse, "rejected_spans"),
             ("metrics", "metrics.v1.MetricsService", metrics.ExportMetricsServiceRequest, metrics.ExportMetricsServiceResponse, "rejected_data_points"),
             ("logs", "logs.v1.LogsService", logs.ExportLogsServiceRequest, logs.ExportLogsServiceResponse, "rejected_log_records"),
@@ -52,7 +52,7 @@ class GrpcReceiver:
             export = grpc.unary_unary_rpc_method_handler(
                 self._taking(signal, response, rejected),
                 request_deserializer=request.FromString,
-                response_serializer=response.SerializeToString,
+                response_serializer=_serialized,
             )
             service = f"opentelemetry.proto.collector.{name}"
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": export}),))
@@ -67,6 +67,7 @@ class GrpcReceiver:
         code = self._grpc.StatusCode
 
         def take(request: Any, context: Any) -> Any:
+            answer = response()
             try:
                 body = from_message(signal, request)
                 self._recording.take(signal, body)
@@ -76,10 +77,10 @@ class GrpcReceiver:
                 context.abort(code.UNAVAILABLE, "too fast")
             except RecordError as error:
                 context.abort(code.UNAVAILABLE, str(error))
-            answer = response()
-            if body.rejected:
-                setattr(answer.partial_success, rejected, body.rejected)
-                answer.partial_success.error_message = body.why
+            else:
+                if body.rejected:
+                    setattr(answer.partial_success, rejected, body.rejected)
+                    answer.partial_success.error_message = body.why
             return answer
 
         return take
@@ -93,3 +94,7 @@ class GrpcReceiver:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _serialized(answer: Any) -> bytes:
+    return bytes(answer.SerializeToString())

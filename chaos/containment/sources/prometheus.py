@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aiobs.chaos.containment.model import REST, Fault, Samples, Seen, Slo, Spec
 from aiobs.chaos.containment.sources.counting import Piece, growth, missing_ns, scrapes, step_ns, target_of
+from aiobs.chaos.containment.sources.observed import Observed, matcher
 from aiobs.chaos.containment.sources.prometheus_api import NotASelector, PrometheusApi, Series
 from aiobs.chaos.containment.spec import expand
 from aiobs.errors import PlanError, RecordError
@@ -189,11 +190,13 @@ def _label(attribute: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_]", "_", attribute)
 
 
-def _matcher(where: Mapping[str, Sequence[str]]) -> Any:
-    from aiobs.chaos.containment.sources.observed import Observed, matcher
-
+def _matcher(where: Mapping[str, Sequence[str]]) -> Callable[[Mapping[str, str]], bool]:
     match = matcher({_label(attribute): values for attribute, values in where.items()})
-    return lambda labels: match(Observed("", "", "", 0, 0, False, labels))
+
+    def fits(labels: Mapping[str, str]) -> bool:
+        return match(Observed("", "", "", 0, 0, False, labels))
+
+    return fits
 
 
 def _values(series: Sequence[Series], spec: Spec) -> dict[str, tuple[str, ...]]:

@@ -133,7 +133,6 @@ class _Refused(Exception):  # noqa: N818 - an answer
 
 
 class _Request(BaseHTTPRequestHandler):
-    server: _Server
     protocol_version = "HTTP/1.1"
     timeout = _SLOW_S
     disable_nagle_algorithm = True
@@ -150,14 +149,14 @@ class _Request(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take one request."""
-        if not self.server.room.acquire(blocking=False):
+        if not self._ours.room.acquire(blocking=False):
             self.close_connection = True
             self._answer(429, 8, "too many at once", {"Retry-After": "1"})
             return
         try:
             signal = self.path.partition("?")[0].removeprefix("/v1/")
             body = self._body(signal)
-            self.server.recording.take(signal, body)
+            self._ours.recording.take(signal, body)
         except _Refused as refused:
             self.close_connection = True
             self._answer(refused.code, 3, str(refused))
@@ -170,7 +169,7 @@ class _Request(BaseHTTPRequestHandler):
         else:
             self._accept(signal, body)
         finally:
-            self.server.room.release()
+            self._ours.room.release()
 
     def _body(self, signal: str) -> Body:
         if signal not in SIGNALS:
@@ -184,6 +183,11 @@ class _Request(BaseHTTPRequestHandler):
         if encoding == "gzip":
             content = _unpacked(content)
         return (from_json if self._type == _JSON else from_protobuf)(signal, content)
+
+    @property
+    def _ours(self) -> _Server:
+        assert isinstance(self.server, _Server)
+        return self.server
 
     @property
     def _type(self) -> str:
