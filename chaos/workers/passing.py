@@ -274,17 +274,14 @@ class Passing(mfusepy.Operations):  # type: ignore[misc]
         os.chown(_below(path), uid, gid, dir_fd=self._root, follow_symlinks=False)
         return 0
 
-    def utimens(self, path: str, times: tuple[tuple[int, int], tuple[int, int]], fh: int | None = None) -> int:
-        """Set access and modification time, each as (s, ns)."""
+    def utimens(self, path: str, times: tuple[int, int] | None = None, fh: int | None = None) -> int:
         self._hit("change", path)
         fh = self._removed.get(_last(path)) if fh is None else fh
-        found = self.getattr(path, fh)
-        kept = found["st_atime"], found["st_mtime"]
-        new = [_moment(*it, old) for it, old in zip(times, kept, strict=True)]
+        now = time.time_ns()
         if fh is not None:
-            os.utime(fh, ns=(new[0], new[1]))
+            os.utime(fh, ns=times or (now, now))
         else:
-            os.utime(_below(path), ns=(new[0], new[1]), dir_fd=self._root, follow_symlinks=False)
+            os.utime(_below(path), ns=times or (now, now), dir_fd=self._root, follow_symlinks=False)
         return 0
 
 
@@ -313,11 +310,13 @@ class _Served(mfusepy.FUSE):  # type: ignore[misc]
         return int(self.operations.chmod(os.fsdecode(path), mode))
 
     def utimens_fuse_3(self, path: bytes | None, buf: Any, fip: Any) -> int:
-        times = [(0, _NOW), (0, _NOW)]
-        if buf:
-            times = [(int(it.tv_sec), int(it.tv_nsec)) for it in (buf.contents.actime, buf.contents.modtime)]
-        fh = int(fip.contents.fh) if fip else None
-        return int(self.operations.utimens(os.fsdecode(path) if path else "", (times[0], times[1]), fh))
+        name, fh = os.fsdecode(path) if path else "", int(fip.contents.fh) if fip else None
+        if not buf:
+            return int(self.operations.utimens(name, None, fh))
+        before = self.operations.getattr(name, fh)
+        wanted = (buf.contents.actime, before["st_atime"]), (buf.contents.modtime, before["st_mtime"])
+        atime, mtime = (_moment(int(it.tv_sec), int(it.tv_nsec), old) for it, old in wanted)
+        return int(self.operations.utimens(name, (atime, mtime), fh))
 
 
 def serve(passing: Passing, path: str, source: str, kind: str) -> None:

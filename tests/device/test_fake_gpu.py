@@ -129,6 +129,29 @@ def test_energy_stays_whole_while_power_changes(gpus: FakeGpus, library: NvmlLib
     assert 70 * took <= gpu.energy_joules - energy + 1 and gpu.energy_joules - energy <= 700 * took + 1
 
 
+def test_a_power_limit_holds_power_and_clocks_down_and_says_so(gpus: FakeGpus, library: NvmlLibrary) -> None:
+    import pynvml
+
+    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    gpu = gpus.gpus[0]
+    gpu.power_watts = 600
+    gpu.set(clock_sm_mhz=1800, reasons=0)
+    before = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    assert pynvml.nvmlDeviceGetPowerManagementLimitConstraints(handle) == [200_000, 700_000]
+    pynvml.nvmlDeviceSetPowerManagementLimit(handle, 300_000)
+    assert pynvml.nvmlDeviceGetPowerManagementLimit(handle) == 300_000
+    assert pynvml.nvmlDeviceGetPowerUsage(handle) == 300_000
+    assert pynvml.nvmlDeviceGetClockInfo(handle, 1) == 900
+    assert pynvml.nvmlDeviceGetMaxClockInfo(handle, 1) == 1800
+    assert pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle) == 4
+    pynvml.nvmlDeviceSetPowerManagementLimit(handle, 700_000)
+    assert pynvml.nvmlDeviceGetPowerUsage(handle) == 600_000
+    assert pynvml.nvmlDeviceGetClockInfo(handle, 1) == 1800
+    assert pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before >= 0
+    with pytest.raises(pynvml.NVMLError_InvalidArgument):
+        pynvml.nvmlDeviceSetPowerManagementLimit(handle, 100_000)
+
+
 def test_a_new_state_is_taken_up_at_the_next_init(apart: FakeGpus) -> None:
     import pynvml
 

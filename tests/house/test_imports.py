@@ -22,7 +22,8 @@ LOWEST = {"errors.py", "names.py", "names_devices.py", "clock.py", "ids.py", "te
 
 HOMES = {
     "wrapt": ("aiobs/wrapping.py", "aiobs/imports.py"),
-    "torch": ("aiobs/patches/", "aiobs/cli/doctor.py"),
+    "torch": ("aiobs/patches/", "aiobs/cli/doctor.py", "chaos/workers/gpu_ballast.py"),
+    "mfusepy": ("chaos/workers/passing.py",),
     "lightning": ("aiobs/patches/",),
     "duckdb": ("aiobs/cli/",),
     "msgspec": (
