@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from aiobs import recorder
-from aiobs.propagation import BAGGAGE, TRACEPARENT, TRACESTATE, Context, inject, pass_chaos
+from aiobs.propagation import BAGGAGE, CHAOS_BAGGAGE, TRACEPARENT, TRACESTATE, Context, inject, pass_chaos
 
 ALL, NONE, PRIVATE = "all", "none", "private"
 LOCAL_DOMAINS = (".localhost", ".local", ".internal", ".intranet", ".lan", ".home.arpa", ".svc", ".test")
@@ -47,21 +47,24 @@ class Outbound:
     def adjust(self, headers: Headers, host: str) -> Undo | None:
         """Make `headers` those that may go to `host`: with the context of what runs here, or without it.
 
-        Headers that the program put there itself stay.
+        Headers that the program put there itself stay, but for the mark of test traffic, which stays at home.
 
         Returns:
             what makes `headers` as they were (a redirect copies them, to any host), or None: nothing was changed.
         """
         there = headers.get(TRACEPARENT)
+        if there is None and not self.allows(host):
+            return _unmarked(headers)
         if there is None:
             added = {name: value for name, value in self.carry(host).items() if name not in headers}
             headers.update(added)
             return (lambda: _take(headers, added)) if added else None
-        if not self._injected or self.allows(host):
+        if self.allows(host):
             return None
         context = recorder.current()
-        if context is None or there.split("-")[1:3] != [context.trace_id.hex(), context.span_id.hex()]:
-            return None
+        ours = context is not None and there.split("-")[1:3] == [context.trace_id.hex(), context.span_id.hex()]
+        if not self._injected or not ours:
+            return _unmarked(headers)
         taken = _take(headers, (TRACEPARENT, TRACESTATE, BAGGAGE))
         return lambda: headers.update(taken)
 
@@ -77,6 +80,15 @@ class Outbound:
                 inject(context, headers)
             pass_chaos(headers, host, (host,))
         return headers
+
+
+def _unmarked(headers: Headers) -> Undo | None:
+    """Take the mark of test traffic out of baggage that somebody else has put there, for a host out of its scope."""
+    whole = headers.get(BAGGAGE)
+    if whole is None or CHAOS_BAGGAGE not in whole:
+        return None
+    pass_chaos(headers, "", ())
+    return lambda: headers.update({BAGGAGE: whole})
 
 
 def _take(headers: Headers, wanted: Iterable[str]) -> dict[str, str]:

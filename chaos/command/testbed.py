@@ -208,7 +208,7 @@ def _line(process: ProcessIdentity) -> str:
 
 
 def _status(options: argparse.Namespace) -> int:
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "testbed": bed.name, "owner": bed.owner, "root": not bed.own_user,
             "nodes": [

@@ -30,6 +30,8 @@ def test_benchmark_gives_figures(bench: Path) -> None:
     ran = subprocess.run(
         [sys.executable, bench, "--quick", "--json"], capture_output=True, text=True, timeout=110, env=environment
     )
+    if ran.returncode == 77:
+        pytest.skip(ran.stderr.strip())
     assert ran.returncode == 0, ran.stderr
     found = numbers(json.loads(ran.stdout.splitlines()[-1]))
     assert len(found) >= 2

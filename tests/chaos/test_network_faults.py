@@ -465,6 +465,22 @@ def test_foreign_rules_stay_byte_for_byte(pair: Pair) -> None:
     assert theirs() == before
 
 
+def test_what_others_add_during_the_fault_survives_its_end(pair: Pair) -> None:
+    rules = "table inet theirs {\n chain c {\n type filter hook output priority 0; policy accept;\n tcp dport 9 counter drop\n }\n}"
+    with Chatter(pair):
+        with chaos.inject("network.partition", pair.target):
+            pair.tool("nft", "-f", "-", told=rules)
+            theirs = pair.tool("nft", "-a", "list", "table", "inet", "theirs")
+        assert pair.tool("nft", "-a", "list", "ruleset") == theirs
+        with chaos.inject("network.bandwidth", pair.link, rate_mbit=100):
+            for interface in ("lo", "eth0"):  # beside ours, and instead of it
+                words = f"tc qdisc replace dev {interface} root handle 7: tbf rate 1gbit burst 64kb latency 50ms"
+                pair.tool(*words.split())
+            theirs = pair.tool("tc", "qdisc", "show")
+            assert theirs.count("qdisc tbf 7: ") == 2
+        assert pair.tool("tc", "qdisc", "show") == theirs
+
+
 def test_a_foreign_qdisc_is_refused_and_stays(pair: Pair) -> None:
     pair.tool(
         *[

@@ -114,6 +114,26 @@ def test_the_entry_leaves_only_to_hosts_in_scope() -> None:
     propagation.leave_chaos(token)
 
 
+def test_the_entry_survives_opentelemetrys_own_propagator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAOS_KEY", KEY)
+    context, propagation_of = pytest.importorskip("opentelemetry.context"), "opentelemetry.baggage.propagation"
+    propagator = pytest.importorskip(propagation_of).W3CBaggagePropagator()
+    entry = sign(KEY.encode(), "run-7", 60, 1.0)
+    with capture(), order("return(2)", only="signed", key="env:CHAOS_KEY", run="run-7"):
+        # In by their propagator, out by it to the next service, and in there by ours.
+        token = context.attach(propagator.extract({"baggage": f"tenant=a,aiobs.chaos={entry}"}))
+        try:
+            assert aiobs.point("work", 1) == 2
+            onwards: dict[str, str] = {}
+            propagator.inject(onwards)
+        finally:
+            context.detach(token)
+        assert aiobs.point("work", 1) == 1
+        mark = propagation.enter_chaos(onwards)
+        assert aiobs.point("work", 1) == 2
+        propagation.leave_chaos(mark)
+
+
 def test_sign_prints_an_entry_and_never_a_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

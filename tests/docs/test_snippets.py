@@ -2,13 +2,15 @@
 
 The blocks of one page run in order in one empty folder. A block with a title is a file (``title="train.py"``),
 a python block without one is a program, a bash block is a script. A block that cannot run here is preceded by
-``<!-- not run: the reason -->``.
+``<!-- not run: the reason -->``; one that needs programs that are not everywhere by ``<!-- needs ip, nft -->``: where one
+of them is missing, its page is skipped.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+?) -->\n+)?"
+    r"(?:<!-- needs (?P<needs>[^\n]+?) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>\w+)(?P<options>[^\n]*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -35,6 +38,7 @@ class Block:
     text: str
     line: int
     reason: str
+    needs: str
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -44,7 +48,9 @@ def blocks_of(page: Path) -> list[Block]:
         title = TITLE.search(match["options"])
         text = re.sub(f"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
         line = source.count("\n", 0, match.start("language")) + 1
-        found.append(Block(match["language"], title[1] if title else "", text, line, match["reason"] or ""))
+        found.append(
+            Block(match["language"], title[1] if title else "", text, line, match["reason"] or "", match["needs"] or "")
+        )
     return found
 
 
@@ -67,6 +73,9 @@ def test_blocks_are_understood(page: Path) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", [page for page in PAGES if any(map(is_run, blocks_of(page)))], ids=shown)
 def test_page_runs(page: Path, tmp_path: Path) -> None:
+    needed = {it.strip() for block in blocks_of(page) if is_run(block) for it in block.needs.split(",") if it.strip()}
+    if missing := sorted(it for it in needed if not shutil.which(it)):
+        pytest.skip(f"needs {', '.join(missing)}")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for block in blocks_of(page):

@@ -202,3 +202,24 @@ def test_the_mark_of_test_traffic_goes_where_the_context_goes_and_no_other_bagga
     finally:
         leave_chaos(mark)
     assert Outbound(("private",)).carry("localhost") == {}
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_the_mark_that_opentelemetry_sends_to_everybody_stays_at_home(traced: bool) -> None:
+    baggage = pytest.importorskip("opentelemetry.baggage")
+    context = pytest.importorskip("opentelemetry.context")
+    propagator = pytest.importorskip("opentelemetry.baggage.propagation").W3CBaggagePropagator()
+    token = context.attach(baggage.set_baggage("aiobs.chaos", "pay-load_1.sig", baggage.set_baggage("tenant", "a")))
+    try:
+        for host, there in (("localhost", True), ("api.example.com", False)):
+            headers = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"} if traced else {}
+            propagator.inject(headers)
+            sent_by_them = headers["baggage"]
+            undo = Outbound(("private",), injected=True).adjust(headers, host)
+            assert "tenant=a" in headers["baggage"]
+            assert ("aiobs.chaos=pay-load_1.sig" in headers["baggage"]) is there
+            if undo is not None:
+                undo()
+            assert headers["baggage"] == sent_by_them
+    finally:
+        context.detach(token)
