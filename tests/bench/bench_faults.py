@@ -104,7 +104,7 @@ def expiry(times: int) -> dict[str, float]:
                 for number in (signal.SIGSTOP, signal.SIGKILL):
                     for it in hit:
                         it.send(number)
-            until(lambda: not owner.is_alive())
+            until(lambda owner=owner: not owner.is_alive())  # type: ignore[misc]
             until(_expired)
             seconds.append(time.monotonic() - held - 1)
             chaos.recover()

@@ -65,6 +65,12 @@ def test_a_full_disk_under_the_journal_refuses_before_anything_is_touched(
         assert state_of(victim.pid) == "T"
 
 
+def many(action: Callable[[], object]) -> None:
+    """So often that no block that had been begun has room left."""
+    for _ in range(60):
+        action()
+
+
 @root
 def test_a_disk_that_fills_up_under_a_held_fault_keeps_nothing_in_force(
     small_place: Path, victim: subprocess.Popen[bytes]
@@ -73,8 +79,7 @@ def test_a_disk_that_fills_up_under_a_held_fault_keeps_nothing_in_force(
         injection = chaos.inject("process.pause", f"pid:{victim.pid}", lease=lease)
         ballast = fill(small_place)
         with pytest.raises(FaultError, match="audit trail cannot be written|journal.jsonl cannot be written"):
-            for _ in range(60):  # what has been begun of a block is full only after some
-                chaos.inject("noop", f"pid:{victim.pid}", lease=lease).undo()
+            many(lambda: chaos.inject("noop", f"pid:{victim.pid}", lease=lease).undo())
         injection.undo()
         assert injection.residue == []
         assert state_of(victim.pid) != "T"
