@@ -40,9 +40,10 @@ def end_hands(session: str, patience_s: float = 2.0) -> list[str]:
 def _hands(session: str) -> Iterator[ProcessIdentity]:
     for process in all_processes():
         variables = process.variables()
-        if variables.get(SESSION) == session and WORKER not in variables and process.pid != os.getpid():
-            if not _carries_telemetry(process):
-                yield process
+        if variables.get(SESSION) != session or WORKER in variables or process.pid == os.getpid():
+            continue
+        if not _carries_telemetry(process):
+            yield process
 
 
 def _carries_telemetry(process: ProcessIdentity) -> bool:

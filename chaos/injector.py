@@ -29,7 +29,7 @@ from .place import Owner, Place, chaos_path, lock, open_place, write_owner
 from .plan import build_plan
 from .record import FaultRecord
 from .safety import require_harmless, require_permission
-from .watchdog import GOODBYE, HEARTBEAT_S, start_watchdog
+from .watchdog import ACTING, GOODBYE, HEARTBEAT_S, start_watchdog
 from .wire import Wire
 
 EFFECT_TICK_S = 0.005
@@ -83,6 +83,8 @@ class Injector:
             tick = timeout if held.effective_ns else EFFECT_TICK_S
             timeout = min(timeout, tick, max(0.0, held.ends - time.monotonic()))
         ready, _, _ = select.select([self._wire], [], [], timeout)
+        began = time.monotonic()
+        self._beat(ACTING)
         if ready:
             messages = self._wire.hear()
             if messages is None:
@@ -90,7 +92,6 @@ class Injector:
                 return
             for message in messages:
                 self._obey(message)
-        self._beat()
         now = time.monotonic()
         for key, (held, record) in list(self._held.items()):
             if held.look():
@@ -100,14 +101,16 @@ class Injector:
                 })  # fmt: skip
             elif now >= held.ends:
                 self._undo(key, "its time is over" if held.effective_ns else "no effect was seen")
-        if now >= self._lease_ends:
+        self._lease_ends += time.monotonic() - began  # it may have been renewed while nobody listened
+        self._beat()
+        if time.monotonic() >= self._lease_ends:
             self._stopping = f"the experiment did not renew its lease for {self._lease_s:g} s"
         elif self._place.stop_file.exists():
             self._stopping = f"{self._place.stop_file} appeared"
 
-    def _beat(self) -> None:
+    def _beat(self, what: bytes = b".") -> None:
         try:
-            os.write(self._heartbeat, b".")
+            os.write(self._heartbeat, what)
         except BlockingIOError:
             return  # it has enough to read
         except OSError:
@@ -193,6 +196,7 @@ class Injector:
 
     def _end(self, because: str) -> None:
         for key in reversed(list(self._held)):
+            self._beat(ACTING)
             self._undo(key, because)
         self._wire.say({"is": "ended", "because": because, "residue": self._residue})
         os.write(self._heartbeat, GOODBYE)

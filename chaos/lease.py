@@ -26,6 +26,7 @@ from .recovery import recover
 from .safety import require_permission
 from .target import Target
 from .undoing import PROOF_S
+from .watchdog import ACTING_S
 from .wire import Wire
 
 START_S = 15.0
@@ -174,7 +175,7 @@ class Lease:
         with self._changed:
             self.injections[plan.id] = injection
         it = injection
-        patience = plan.effect_s + PROOF_S + START_S
+        patience = plan.effect_s + PROOF_S + ACTING_S
         try:
             self._say({"do": "inject", "plan": plan.to_data()})
             if plan.id in self._stopped:  # the injector did not know it yet when it was told to stop
@@ -187,7 +188,8 @@ class Lease:
         if it.error is not None:
             raise it.error
         if not answered:
-            raise FaultError("inject", f"the injector does not answer; see {self._place.path / 'injector.log'}")
+            why = self._over or "it does not answer"
+            raise FaultError("inject", f"the injector: {why}; see {self._place.path / 'injector.log'}")
         if not it.effective_ns:
             raise FaultError("effect", f"{plan.fault.kind} was not seen to act: {it.because}", tuple(it.residue))
         return injection
@@ -196,7 +198,7 @@ class Lease:
         """Undo one injection and wait until that is proved. Raises FaultError where something is left."""
         if not injection.undone_ns:
             self._say({"do": "undo", "injection": injection.plan.id})
-            if not injection.wait(PROOF_S + START_S):
+            if not injection.wait(PROOF_S + ACTING_S):
                 raise FaultError("undo", "the injector does not answer; run  aiobs chaos recover")
         if injection.residue:
             raise FaultError("undo", "left behind: " + "; ".join(injection.residue), tuple(injection.residue))

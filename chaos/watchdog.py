@@ -17,7 +17,10 @@ from .undoing import undo_session
 
 HEARTBEAT_S = 0.1
 """How often the injector is heard of at least."""
-GOODBYE = b"q"
+GOODBYE, ACTING = b"q", b"a"
+"""What the injector says besides: that it ends, and that it begins something that may take long."""
+ACTING_S = 60.0
+"""How long it may be unheard of while it acts: copies a checkpoint, waits for a worker on a busy machine."""
 
 
 def start_watchdog(place: Place, session: Path, silence_s: float, keep: set[int]) -> tuple[int, int]:
@@ -67,11 +70,12 @@ def _watch(
     poll = select.poll()
     poll.register(heard, select.POLLIN)
     poll.register(descriptor, select.POLLIN)
+    patience_s = silence_s
     while True:
-        ready = poll.poll(silence_s * 1000)
+        ready = poll.poll(patience_s * 1000)
         if not ready:
             injector.send(signal.SIGKILL)
-            reason = f"the injector was silent for {silence_s:g} s and has been killed"
+            reason = f"the injector was silent for {patience_s:g} s and has been killed"
             break
         content = os.read(heard, 4096) if any(number == heard for number, _ in ready) else b"\0"
         if content.endswith(GOODBYE):
@@ -79,6 +83,7 @@ def _watch(
         if not content or not injector.is_alive():
             reason = "the injector is gone"
             break
+        patience_s = max(silence_s, ACTING_S) if content.endswith(ACTING) else silence_s
     account, residue = undo_session(session)
     append(place.audit_file, {
         "what": "undone", "session": session.name, "by": "watchdog", "because": reason, "residue": residue,

@@ -24,7 +24,7 @@ from aiobs.chaos.operation import Before, Operation
 from aiobs.errors import FaultError
 
 PACKAGE = "aiobs.chaos.workers"
-_POLITE_S, _KILLED_S = 0.3, 1.0
+_START_S, _POLITE_S, _KILLED_S = 20.0, 0.3, 1.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Run(Operation):
                 env={**os.environ, MARK: self.name}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _START_S
         while not self.status_path.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 said = log_path.read_text("utf-8", "replace").strip().splitlines()

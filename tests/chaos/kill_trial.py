@@ -196,9 +196,8 @@ def _children(pid: int) -> list[ProcessIdentity]:
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            for child in path.read_text().split():
-                if b"aiobs.chaos.injector" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(ProcessIdentity.of(int(child)))
+            children = [int(it) for it in path.read_text().split()]
+            found += [ProcessIdentity.of(it) for it in children if b"aiobs.chaos.injector" in line_of(it)]
         except OSError:
             continue
     return found

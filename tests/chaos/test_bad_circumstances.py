@@ -65,6 +65,12 @@ def test_a_full_disk_under_the_journal_refuses_before_anything_is_touched(
         assert state_of(victim.pid) == "T"
 
 
+def many(action: Callable[[], object]) -> None:
+    """So often that no block that had been begun has room left."""
+    for _ in range(60):
+        action()
+
+
 @root
 def test_a_disk_that_fills_up_under_a_held_fault_keeps_nothing_in_force(
     small_place: Path, victim: subprocess.Popen[bytes]
@@ -73,8 +79,7 @@ def test_a_disk_that_fills_up_under_a_held_fault_keeps_nothing_in_force(
         injection = chaos.inject("process.pause", f"pid:{victim.pid}", lease=lease)
         ballast = fill(small_place)
         with pytest.raises(FaultError, match="audit trail cannot be written|journal.jsonl cannot be written"):
-            for _ in range(60):  # what has been begun of a block is full only after some
-                chaos.inject("noop", f"pid:{victim.pid}", lease=lease).undo()
+            many(lambda: chaos.inject("noop", f"pid:{victim.pid}", lease=lease).undo())
         injection.undo()
         assert injection.residue == []
         assert state_of(victim.pid) != "T"
@@ -271,17 +276,23 @@ def faked(offset: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+def slow_ip(folder: Path, seconds: float) -> Path:
+    """A folder with an ``ip`` that is slow to take links down; it says when it has started."""
+    (folder / "tools").mkdir()
+    tool = folder / "tools/ip"
+    slow = f'case "$*" in *down*) touch {folder}/started; sleep {seconds};; esac'
+    tool.write_text(f'#!/bin/sh\n{slow}\nexec {shutil.which("ip")} "$@"\n')
+    tool.chmod(0o755)
+    return folder / "tools"
+
+
 @root
 @pytest.mark.skipif(not shutil.which("ip"), reason="needs ip (package iproute2)")
 @pytest.mark.parametrize("both", [False, True], ids=["watchdog", "recovery"])
 def test_a_tool_the_injector_was_running_when_it_was_killed_does_nothing_any_more(
     tmp_path: Path, chaos_place: Path, monkeypatch: pytest.MonkeyPatch, both: bool
 ) -> None:
-    tools, started = tmp_path / "tools", tmp_path / "started"
-    tools.mkdir()
-    slow = f'case "$*" in *down*) touch {started}; sleep 1;; esac; exec {shutil.which("ip")} "$@"'
-    (tools / "ip").write_text(f"#!/bin/sh\n{slow}\n")
-    (tools / "ip").chmod(0o755)
+    tools, started = slow_ip(tmp_path, 1), tmp_path / "started"
     script = 'from aiobs import chaos; chaos.inject("node.loss", "node:b", kill=False)'
     with Testbed(2) as bed:
         bed["b"].start(["sleep", "60"])
@@ -299,6 +310,21 @@ def test_a_tool_the_injector_was_running_when_it_was_killed_does_nothing_any_mor
         time.sleep(1.2)  # longer than the tool would have taken
         (link,) = json.loads(bed["b"].run(["ip", "-j", "link", "show", "eth0"]).stdout)
         assert "UP" in link["flags"]
+
+
+@root
+@pytest.mark.skipif(not shutil.which("ip"), reason="needs ip (package iproute2)")
+def test_an_injector_that_is_busy_acting_is_not_taken_for_one_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Testbed(2) as bed:
+        bed["b"].start(["sleep", "60"])
+        with monkeypatch.context() as slowly:
+            slowly.setenv("PATH", f"{slow_ip(tmp_path, 2.5)}:{os.environ['PATH']}")
+            with chaos.Lease(lease_s=1) as lease:
+                injection = chaos.inject("node.loss", "node:b", kill=False, lease=lease)
+                assert injection.active
+        assert injection.because in ("the experiment ended", "the experiment asked for it")
 
 
 def test_names_that_do_not_exist_are_refused_with_those_that_do(

@@ -45,37 +45,43 @@ def test_no_end_of_a_run_leaves_anything(
 ) -> None:
     random = Random(f"{SEED}:{number.name}")
     for trial in range(TRIALS):
-        before, known = world(), ours(chaos_place)
-        writes = Writes(chaos_place / "sessions")
-        running = started(tmp_path, victim.pid, hold_s=0.4 if trial else 60)
-        try:
-            # The first trial is in the middle of the hold; the others anywhere from the start of Python to its end.
-            moment = "held" if not trial else random.choice(["start", "write", "held"])
-            if moment == "start":
-                time.sleep(random.uniform(0, 1.5))
-            elif moment == "write":
-                writes.wait(random.randint(1, 14), ProcessIdentity.of(running.pid))
-                time.sleep(random.uniform(0, 0.02))
-            else:
-                assert eventually(lambda: state_of(victim.pid) == "T", 30)
-                time.sleep(random.uniform(0, 0.5) if trial else 0)
-            alive = running.poll() is None
-            running.send_signal(number)
-            sent = time.monotonic()
-            free = eventually(lambda: state_of(victim.pid) in ("R", "S"), 15 if alive else 0)
-            assert free, f"still paused, {moment}"
-            resumed = time.monotonic() - sent
-            if not trial:  # 1.44 takes SIGTERM for the error of an action, and goes on to the next one
-                running.kill()
-            running.wait(40)
-            assert eventually(lambda: world() == before and ours(chaos_place) == known, 15), moment
-            chaos.recover()
-            assert not list((chaos_place / "sessions").iterdir())
-        finally:
-            running.kill()
-            running.wait()
-            writes.close()
+        said = ended(tmp_path, chaos_place, victim.pid, number, random, first=not trial)
         if LOG:
-            said = {"signal": number.name, "moment": moment, "alive": alive, "resumed_s": round(resumed, 3)}
             with open(LOG, "a", encoding="utf-8") as file:
                 file.write(json.dumps(said) + "\n")
+
+
+def ended(
+    folder: Path, place: Path, pid: int, number: signal.Signals, random: Random, *, first: bool
+) -> dict[str, object]:
+    """One trial; what became of it. The first one is in the middle of the hold; the others anywhere from the start of
+    Python to its end."""
+    before, known = world(), ours(place)
+    writes = Writes(place / "sessions")
+    moment = "held" if first else random.choice(["start", "write", "held"])
+    running = started(folder, pid, hold_s=60 if first else 1.5 if moment == "held" else 0.4)
+    try:
+        if moment == "start":
+            time.sleep(random.uniform(0, 1.5))
+        elif moment == "write":
+            writes.wait(random.randint(1, 14), ProcessIdentity.of(running.pid))
+            time.sleep(random.uniform(0, 0.02))
+        else:
+            assert eventually(lambda: state_of(pid) == "T" or running.poll() is not None, 60)
+            time.sleep(0 if first else random.uniform(0, 0.5))
+        alive = running.poll() is None
+        running.send_signal(number)
+        sent = time.monotonic()
+        assert eventually(lambda: state_of(pid) in ("R", "S"), 15 if alive else 0), f"still paused, {moment}"
+        resumed_s = time.monotonic() - sent
+        if first:  # 1.44 takes SIGTERM for the error of an action, and goes on to the next one
+            running.kill()
+        running.wait(40)
+        assert eventually(lambda: world() == before and ours(place) == known, 15), moment
+        chaos.recover()
+        assert not list((place / "sessions").iterdir())
+    finally:
+        running.kill()
+        running.wait()
+        writes.close()
+    return {"signal": number.name, "moment": moment, "alive": alive, "resumed_s": round(resumed_s, 3)}
