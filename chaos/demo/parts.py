@@ -24,8 +24,8 @@ LOAD_S, STEPS = 1200, 1_000_000
 _STORE, _REGISTRY = 9, 8
 """The ports of the store and of the replicas' registry, counted from the router's."""
 ENGINE = f"--pace {PACE_MS} --max-batch 6 --poison BOOM"
-WALLS = "--per-replica 12 --per-tenant 6 --waiting 24 --answer-s 3"
-GIVEN_UP_S = 5
+WALLS = "--per-replica 12 --per-tenant 6 --waiting 24 --answer-s 4"
+GIVEN_UP_S = 8
 """Seconds after which a caller gives a request up."""
 
 

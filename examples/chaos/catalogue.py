@@ -21,15 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
 import scene
 
 from aiobs.chaos.containment.judging import judge_faults
 from aiobs.chaos.containment.model import Verdict
 from aiobs.chaos.containment.run_folder import RunFolder
 from aiobs.chaos.containment.spec import read_spec
+from aiobs.chaos.demo.scene import Scene
 
+HERE = Path(__file__).parent
 WITH, WITHOUT = "with bulkheads", "without"
 WELL_S = 60.0
 """Patience until everybody works again after a fault."""
@@ -92,15 +92,22 @@ def _text(path: str) -> str:
 
 
 def run(
-    folder: Path, chosen: Sequence[str], *, bulkheads: bool = True, before_s: float = 8.0, fault_s: float = 8.0
+    folder: Path,
+    chosen: Sequence[str],
+    *,
+    bulkheads: bool = True,
+    rate: float = scene.RATE,
+    before_s: float = 8.0,
+    fault_s: float = 8.0,
 ) -> list[Outcome]:
     """Run and judge experiments; what comes before one fault is what came after the one before it.
 
     Args:
+        rate: requests a second.
         before_s: how long everybody has to be well before a fault. fault_s: how long it is held.
     """
     outcomes = []
-    with scene.running(folder, bulkheads=bulkheads) as (stage, variables):
+    with scene.running(folder, bulkheads=bulkheads, rate=rate) as (stage, variables):
         environment = {**os.environ, **variables, "BEFORE_S": str(before_s), "FAULT_S": str(fault_s), "AFTER_S": "0"}
         for name in chosen:
             it = Outcome(name, told_by(name)["expected"][WITH if bulkheads else WITHOUT])
@@ -113,9 +120,7 @@ def run(
             print(f"{name} ...", file=sys.stderr, flush=True)
             it.why = _run_one(folder, name, environment) or _until_well(stage)
         time.sleep(before_s)
-    for it in outcomes:
-        if not it.why:
-            it.verdict = _judge(folder, it.name)
+    _judge(folder, [it for it in outcomes if not it.why])
     return outcomes
 
 
@@ -138,7 +143,7 @@ def _last(text: str) -> str:
     return text.strip().splitlines()[-1] if text.strip() else "it said nothing"
 
 
-def _until_well(stage: scene.Scene) -> str:
+def _until_well(stage: Scene) -> str:
     deadline = time.monotonic() + WELL_S
     while silent := stage.silent():
         if time.monotonic() > deadline:
@@ -147,15 +152,18 @@ def _until_well(stage: scene.Scene) -> str:
     return ""
 
 
-def _judge(folder: Path, name: str) -> Verdict:
-    journal = json.loads(_journal(folder, name).read_text("utf-8"))
-    (injection,) = journal["aiobs"]["injections"]
-    source = RunFolder(folder, read_spec(HERE / told_by(name)["spec"]))
-    try:
-        (verdict,) = judge_faults(source, [it for it in source.faults() if it.id == injection["injection"]])
-    finally:
-        source.close()
-    return verdict
+def _judge(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Find each verdict; the folder is read once for each spec."""
+    for spec in sorted({told_by(it.name)["spec"] for it in outcomes}):
+        source = RunFolder(folder, read_spec(HERE / spec))
+        try:
+            for it in outcomes:
+                if told_by(it.name)["spec"] == spec:
+                    (injection,) = json.loads(_journal(folder, it.name).read_text("utf-8"))["aiobs"]["injections"]
+                    mine = [fault for fault in source.faults() if fault.id == injection["injection"]]
+                    (it.verdict,) = judge_faults(source, mine)
+        finally:
+            source.close()
 
 
 def main() -> int:
@@ -165,8 +173,9 @@ def main() -> int:
     parser.add_argument("name", nargs="*", help="of an experiment (default: all)")
     parser.add_argument("--no-bulkheads", action="store_true", help="on a service and a job without walls")
     parser.add_argument("--seconds", type=float, default=10, help="before each fault, and of each fault (default 10)")
+    parser.add_argument("--rate", type=float, default=scene.RATE, help=f"requests a second (default {scene.RATE:g})")
     parser.add_argument("--list", action="store_true", help="what there is, and what is expected of it")
-    chosen = parser.parse_args()
+    chosen = parser.parse_intermixed_args()
     if chosen.list:
         for name in names():
             told = told_by(name)
@@ -178,7 +187,7 @@ def main() -> int:
     if unknown := set(chosen.name) - set(names()):
         parser.error(f"{', '.join(sorted(unknown))}: no such experiment; there are {', '.join(names())}")
     outcomes = run(
-        chosen.folder.absolute(), chosen.name or names(), bulkheads=not chosen.no_bulkheads, before_s=chosen.seconds,
+        chosen.folder.absolute(), chosen.name or names(), bulkheads=not chosen.no_bulkheads, rate=chosen.rate, before_s=chosen.seconds,
         fault_s=chosen.seconds,
     )  # fmt: skip
     print(*outcomes, sep="\n")

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from aiobs.chaos.demo.scene import Scene
 
-RATE = 36.0
+RATE = 24.0
 """Requests a second: enough for a verdict after a few seconds, little enough for two slow processors."""
 
 
@@ -58,10 +58,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="RUN", help="run folder, a new one")
     parser.add_argument("--no-bulkheads", action="store_true", help="without walls between the parts")
+    parser.add_argument("--rate", type=float, default=RATE, help=f"requests a second (default {RATE:g})")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        with running(chosen.folder, bulkheads=not chosen.no_bulkheads) as (_, environment):
+        with running(chosen.folder, bulkheads=not chosen.no_bulkheads, rate=chosen.rate) as (_, environment):
             path = chosen.folder / "scene.env"
             path.write_text("".join(f"export {name}={shlex.quote(it)}\n" for name, it in environment.items()), "utf-8")
             print(f"ready: . {path}", flush=True)

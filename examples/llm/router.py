@@ -20,7 +20,7 @@ from llm import observed
 from llm.api import REPLICA_HEADER, TENANT_HEADER, event, failure
 from llm.bulkheads import Limits, Suspects, Tenants
 from llm.replicas import Replica, Replicas
-from llm.streaming import Streamed
+from llm.streaming import LEFT, CallerLeftError, Streamed, unless_left
 
 NOT_PASSED_ON = {
     "host", "content-length", "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade",
@@ -69,9 +69,24 @@ class Router:
         self._registry = registry
 
     async def send(self, request: Request, body: bytes, tenant: str) -> Sent | Refusal:
-        """Send it to a replica, and to another one where that fails before it has answered anything."""
-        if not self.limits.walls:
-            return await self._send_whatever_it_costs(request, body)
+        """Send a request that has its turn; the turn is over, unless an answer has begun.
+
+        Raises:
+            CallerLeftError: nobody waits for it any more.
+        """
+        found: Sent | Refusal | None = None
+        try:
+            if not self.limits.walls:
+                found = await self._send_whatever_it_costs(request, body)
+            else:
+                found = await unless_left(request, self._send(request, body, tenant))
+        finally:
+            if not isinstance(found, Sent):
+                self.tenants.leave(tenant)
+        return found
+
+    async def _send(self, request: Request, body: bytes, tenant: str) -> Sent | Refusal:
+        """To a replica, and to another one where that fails before it has answered anything."""
         mark = self._suspects.mark(tenant, body)
         tried: list[Replica] = []
         failures = 0
@@ -161,14 +176,13 @@ def create_app(words: Sequence[str], limits: Limits, registry: str = "") -> Fast
         tenant = request.headers.get(TENANT_HEADER, "")
         observed.tenant(tenant)
         body = await request.body()
-        if not await router.tenants.enter(tenant):
-            return Refusal(429, f"tenant {tenant!r} has as many requests under way as it may").response()
-        found: Sent | Refusal | None = None
+        # A caller who has left is not worked for: answers that come too late would make the next ones late as well.
         try:
+            if not await unless_left(request, router.tenants.enter(tenant)):
+                return Refusal(429, f"tenant {tenant!r} has as many requests under way as it may").response()
             found = await router.send(request, body, tenant)
-        finally:
-            if not isinstance(found, Sent):
-                router.tenants.leave(tenant)
+        except CallerLeftError:
+            return Response(status_code=LEFT)
         if isinstance(found, Refusal):
             return found.response()
         replica, answer = found.replica, found.answer
