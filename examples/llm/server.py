@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from llm import observed
-from llm.api import END_OF_STREAM, Chat, Completion, Frame, event, failure
+from llm.api import END_OF_STREAM, TENANT_HEADER, Chat, Completion, Frame, event, failure
 from llm.engine import Engine, Generation, News
 from llm.model import decode, encode
-from llm.streaming import Streamed
+from llm.streaming import LEFT, CallerLeftError, Streamed, unless_left
 
-TENANT_HEADER = "x-tenant"
-LEFT = 499
-"""Status of an answer that nobody waits for."""
-T = TypeVar("T")
 MakeEngine = Callable[[Callable[[list[News]], None]], Engine]
 
 
 class EngineError(Exception):
     """The engine could not finish a generation."""
-
-
-class CallerLeftError(Exception):
-    """The caller has closed the connection."""
 
 
 class Answers:
@@ -135,7 +127,7 @@ async def _answer(request: Request, body: Chat | Completion, frame: Frame) -> Re
     texts, handed_on = answers.texts(it), False
     try:
         if body.stream:
-            first = await _unless_left(request, anext(texts))
+            first = await unless_left(request, anext(texts))
             pieces = _pieces(frame, it, first, texts, usage=bool(body.stream_options.get("include_usage")))
 
             async def done() -> None:
@@ -143,7 +135,7 @@ async def _answer(request: Request, body: Chat | Completion, frame: Frame) -> Re
 
             handed_on = True
             return Streamed(pieces, done, headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
-        text, reason = await _unless_left(request, _whole(texts))
+        text, reason = await unless_left(request, _whole(texts))
         return JSONResponse(frame.whole(text, reason, _usage(it)))
     except EngineError as error:
         observed.failed(error)
@@ -178,17 +170,3 @@ async def _pieces(
 def _usage(it: Generation) -> dict[str, int]:
     made = len(it.tokens) - it.prompt
     return {"prompt_tokens": it.prompt, "completion_tokens": made, "total_tokens": it.prompt + made}
-
-
-async def _unless_left(request: Request, coming: Awaitable[T]) -> T:
-    """What `coming` brings, unless the caller leaves before: then CallerLeftError."""
-    task = asyncio.ensure_future(coming)
-    left = asyncio.ensure_future(request.receive())  # behind the body there is only the end of the connection
-    try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise CallerLeftError
-        return task.result()
-    finally:
-        task.cancel()
-        left.cancel()

@@ -1,11 +1,22 @@
-"""An answer in pieces that lets go of what it holds, however it ends."""
+"""Answers for callers who may leave: in pieces, letting go of what they hold however they end, and not for nobody."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TypeVar
 
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
+
+LEFT = 499
+"""Status of an answer that nobody waits for."""
+T = TypeVar("T")
+
+
+class CallerLeftError(Exception):
+    """The caller has closed the connection."""
 
 
 class Streamed(StreamingResponse):
@@ -27,3 +38,17 @@ class Streamed(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._done()
+
+
+async def unless_left(request: Request, coming: Awaitable[T]) -> T:
+    """What `coming` brings, unless the caller leaves before: then CallerLeftError."""
+    task = asyncio.ensure_future(coming)
+    left = asyncio.ensure_future(request.receive())  # behind the body there is only the end of the connection
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise CallerLeftError
+        return task.result()
+    finally:
+        task.cancel()
+        left.cancel()
