@@ -75,6 +75,10 @@ class Fault:
         """What this machine or user lacks for it, one sentence each, with the remedy; only looks."""
         return []
 
+    def wants_radius(self, unit: Unit) -> bool:  # noqa: ARG002
+        """Whether a plan that hits `unit` must declare its blast radius (`within`)."""
+        return False
+
     def operations(self, unit: Unit, setting: Setting) -> list[Operation]:
         """What to do to `unit`, in this order; undone in the reverse one.
 

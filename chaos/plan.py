@@ -90,6 +90,8 @@ class Plan:
                     "target", str(self.target),
                     f"{self.fault.kind} needs {' and '.join(sorted(lacking))} of a target, which this kind does not have",
                 )  # fmt: skip
+            if self.within is None and self.fault.wants_radius(unit):
+                raise PlanError("within", "", f"declare the blast radius: {unit.label} is beyond this machine")
         return found
 
     def missing(self, units: list[Unit]) -> list[str]:

@@ -18,4 +18,5 @@ class Tcp(Target):
     def resolve(self) -> list[Unit]:
         host, _, port = self.value.rpartition(":")
         address, number = address_of("target", str(self), host, port)
-        return [Unit(self.value, address=f"{address}:{number}")]
+        shown = f"[{address}]" if ":" in address else address
+        return [Unit(self.value, address=f"{shown}:{number}")]

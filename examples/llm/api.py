@@ -9,6 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+TENANT_HEADER = "x-tenant"
+REPLICA_HEADER = "x-replica"
+"""On an answer of the router: who made it."""
+
 
 class Wanted(BaseModel):
     """What every request can say. `ignore_eos`: go on to `max_tokens`, whatever the model says."""

@@ -3,7 +3,8 @@
     python examples/llm/load.py --url http://localhost:8000 --requests 200 --rate 20
 
 Prints quantiles of the time to the first token (TTFT), the mean time between an answer's tokens (TPOT) and every
-single time between two tokens (ITL), as the caller sees them.
+single time between two tokens (ITL), as the caller sees them. Under ``aiobs run`` each request is a span "ask" with its
+tenant and the replica that answered.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ import argparse
 import asyncio
 import json
 import random
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that it runs by its path, as above
+from llm import observed
+from llm.api import REPLICA_HEADER, TENANT_HEADER
 
 
 @dataclass
@@ -36,6 +45,7 @@ class Told:
     """What became of a request; times of ``perf_counter``. `error`: "" where the answer is whole."""
 
     began: float
+    tenant: str = ""
     error: str = ""
     tokens: list[float] = field(default_factory=list)
 
@@ -64,36 +74,80 @@ def schedule(
     return found
 
 
-async def run(url: str, asks: Sequence[Ask], *, model: str = "bytes-470k", limit_s: float = 300.0) -> list[Told]:
-    """Send the requests of a schedule, each at its time, and listen to the answers."""
+async def run(
+    url: str,
+    asks: Sequence[Ask],
+    *,
+    model: str = "bytes-470k",
+    limit_s: float = 300.0,
+    over: asyncio.Event | None = None,
+) -> list[Told]:
+    """Send the requests of a schedule, each at its time, and listen to the answers; a request ends after `limit_s`.
+
+    The load is open: a request comes at its time, whatever became of those before it. `over` ends it early, with what
+    has been answered by then.
+    """
     limits = httpx.Limits(max_connections=None)
+    over = over or asyncio.Event()
     async with httpx.AsyncClient(base_url=url, timeout=limit_s, limits=limits, trust_env=False) as client:
         begin = time.perf_counter()
-        return list(await asyncio.gather(*[_ask(client, model, ask, begin + ask.at_s) for ask in asks]))
+        tasks: list[asyncio.Task[Told]] = []
+        for ask in asks:
+            if await _is_over(over, begin + ask.at_s - time.perf_counter()):
+                break
+            tasks.append(asyncio.create_task(_ask(client, model, ask, limit_s)))
+        ended = asyncio.create_task(over.wait())
+        all_told = asyncio.gather(*tasks, return_exceptions=True)
+        either: list[asyncio.Future[Any]] = [all_told, ended]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        all_told.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+    for each in found:
+        if isinstance(each, Exception):
+            raise each
+    return [each for each in found if isinstance(each, Told)]
 
 
-async def _ask(client: httpx.AsyncClient, model: str, ask: Ask, due: float) -> Told:
-    await asyncio.sleep(max(0.0, due - time.perf_counter()))
-    body = {"model": model, "prompt": "x" * ask.prompt, "max_tokens": ask.tokens, "stream": True, "ignore_eos": True}
-    told = Told(time.perf_counter())
-    try:
-        headers = {"x-tenant": ask.tenant} if ask.tenant else {}
-        async with client.stream("POST", "/v1/completions", json=body, headers=headers) as answer:
-            if answer.status_code != 200:
-                told.error = str(answer.status_code)
-                return told
-            async for line in answer.aiter_lines():
-                if line.startswith("data: {"):
-                    if "error" in json.loads(line[6:]):
-                        told.error = "in the stream"
-                    else:
-                        told.tokens.append(time.perf_counter())
-                elif line == "data: [DONE]":
-                    return told
-        told.error = told.error or "cut short"
-    except httpx.TransportError as error:
-        told.error = type(error).__name__
+async def _is_over(over: asyncio.Event, within_s: float) -> bool:
+    if within_s > 0:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(over.wait(), within_s)
+    return over.is_set()
+
+
+async def _ask(client: httpx.AsyncClient, model: str, ask: Ask, limit_s: float) -> Told:
+    told = Told(time.perf_counter(), ask.tenant)
+    with observed.Asked(ask.tenant) as seen:
+        try:
+            await asyncio.wait_for(_listen(client, model, ask, told, seen), limit_s)
+        except (asyncio.TimeoutError, httpx.TransportError) as error:
+            told.error = type(error).__name__
+        if told.error:
+            seen.failed(told.error)
     return told
+
+
+async def _listen(client: httpx.AsyncClient, model: str, ask: Ask, told: Told, seen: observed.Asked) -> None:
+    body = {"model": model, "prompt": "x" * ask.prompt, "max_tokens": ask.tokens, "stream": True, "ignore_eos": True}
+    headers = {TENANT_HEADER: ask.tenant} if ask.tenant else {}
+    headers.update(observed.trace_headers())
+    async with client.stream("POST", "/v1/completions", json=body, headers=headers) as answer:
+        seen.answered_by(answer.headers.get(REPLICA_HEADER, ""))
+        if answer.status_code != 200:
+            told.error = str(answer.status_code)
+            return
+        async for line in answer.aiter_lines():
+            if line.startswith("data: {"):
+                if "error" in json.loads(line[6:]):
+                    told.error = "in the stream"
+                else:
+                    told.tokens.append(time.perf_counter())
+                    if len(told.tokens) == 1:
+                        seen.first_token(told.ttft)
+            elif line == "data: [DONE]":
+                return
+    told.error = told.error or "cut short"
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
@@ -120,7 +174,20 @@ def report(told: Sequence[Told]) -> dict[str, Any]:
         "ttft": quantiles([each.ttft for each in whole]),
         "tpot": quantiles([each.tpot for each in whole if len(each.tokens) > 1]),
         "itl": quantiles([gap for each in whole for gap in each.itl]),
+        "tenants": {name: _whole_of(told, name) for name in sorted({each.tenant for each in told} - {""})},
     }
+
+
+def _whole_of(told: Sequence[Told], tenant: str) -> dict[str, int]:
+    its = [each for each in told if each.tenant == tenant]
+    return {"requests": len(its), "whole": sum(not each.error for each in its)}
+
+
+async def _until_told(url: str, asks: Sequence[Ask], limit_s: float) -> list[Told]:
+    over = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    return await run(url, asks, limit_s=limit_s, over=over)
 
 
 def main() -> int:
@@ -133,17 +200,24 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, nargs=2, default=(16, 64), metavar=("MIN", "MAX"), help="of the answer")
     parser.add_argument("--tenant", action="append", default=[], help="send the requests in turn for these tenants")
     parser.add_argument("--seed", type=int, default=0, help="of the schedule (default 0)")
+    parser.add_argument("--seconds", type=float, default=0, help="so long, in place of --requests: rate times seconds")
+    parser.add_argument(
+        "--limit", type=float, default=300, help="seconds after which a request is given up (default 300)"
+    )
     parser.add_argument("--json", action="store_true", help="a JSON document instead of a table")
     chosen = parser.parse_args()
-    asks = schedule(
-        chosen.requests, chosen.rate, tuple(chosen.prompt), tuple(chosen.tokens), chosen.tenant, chosen.seed
-    )
-    found = report(asyncio.run(run(chosen.url, asks)))
+    if chosen.seconds and not chosen.rate:
+        parser.error("--seconds needs a --rate above 0")
+    requests = round(chosen.seconds * chosen.rate) if chosen.seconds else chosen.requests
+    asks = schedule(requests, chosen.rate, tuple(chosen.prompt), tuple(chosen.tokens), chosen.tenant, chosen.seed)
+    found = report(asyncio.run(_until_told(chosen.url, asks, chosen.limit)))
     if chosen.json:
         print(json.dumps(found))
     else:
         wrong = "".join(f", {count} x {error}" for error, count in found["errors"].items())
         print(f"{found['whole']} of {found['requests']} answers whole{wrong}")
+        for name, its in found["tenants"].items():
+            print(f"  {name}: {its['whole']} of {its['requests']}")
         print(f"{found['tokens']} tokens in {found['seconds']:.2f} s: {found['tokens_per_s']:.0f} tokens/s")
         print(f"{'ms':6}{'p50':>10}{'p90':>10}{'p99':>10}{'max':>10}")
         for name in ("ttft", "tpot", "itl"):

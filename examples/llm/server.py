@@ -13,12 +13,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from llm import observed
-from llm.api import END_OF_STREAM, Chat, Completion, Frame, event, failure
+from llm.api import END_OF_STREAM, TENANT_HEADER, Chat, Completion, Frame, event, failure
 from llm.engine import Engine, Generation, News
 from llm.model import decode, encode
 from llm.streaming import Streamed
 
-TENANT_HEADER = "x-tenant"
 LEFT = 499
 """Status of an answer that nobody waits for."""
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ def environment(path: Path = ROOT) -> dict[str, str]:
 
 
 @contextmanager
-def whole_server(folder: Path, env: dict[str, str], *words: str, stop: int = signal.SIGTERM) -> Iterator[str]:
-    """Runs until the block ends; yields its address. It must end in order."""
+def whole_server(
+    folder: Path, env: dict[str, str], *words: str, stop: int = signal.SIGTERM, options: Sequence[str] = ()
+) -> Iterator[str]:
+    """Runs until the block ends, started by `words`; yields its address. It must end in order."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    command = [*words, sys.executable, str(SERVER), "--replicas", "2", "--port", str(port), "--pace", "5"]
+    command = [*words, sys.executable, str(SERVER), "--replicas", "2", "--port", str(port), "--pace", "5", *options]
     with subprocess.Popen(
         command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
@@ -90,7 +92,8 @@ def test_a_killed_replica_costs_its_own_requests_only(tmp_path: Path) -> None:
                 last = [line for line in lines if line][-1]
             assert json.loads(last.removeprefix("data: "))["error"]["code"] == 502
             for _ in range(4):  # whether the router has noticed or not
-                assert client.post("/v1/completions", json=ASK).status_code == 200
+                answer = client.post("/v1/completions", json=ASK)
+                assert answer.status_code == 200, answer.text
             wait_until_healthy(client)
     spans = list(spans_of(tmp_path / "run"))
     (cut,) = [span for span in spans if span["attributes"].get("aiobs.truncated") and span["kind"] == 2]
