@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from aiobs.chaos.containment.amounts import in_words
 from aiobs.chaos.containment.batch_means import inflation
 from aiobs.chaos.containment.cells import cell, silent
 from aiobs.chaos.containment.fault_spans import windows_of
@@ -36,7 +37,8 @@ def judge(spec: Spec, source: Source, fault: Fault | None = None, aborted: str =
     cells, recoveries = _cells(spec, samples, slos, windows), _recoveries(samples, slos, windows)
     found = Verdict(
         "contained", "", cells, recoveries, fault=fault, windows=windows, observed=_observed(cells),
-        budget=_budget(cells, slos, windows), raw={"spans": seen.spans, "duplicates": seen.duplicates, "alpha": spec.alpha, "permitted": list(permitted)},
+        budget=_budget(cells, slos, windows), raw={"spans": seen.spans, "duplicates": seen.duplicates, "alpha": spec.alpha, "permitted": list(permitted),
+             "kinds": {slo.name: slo.kind for slo in spec.slos}},
         certifies=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result == "held" and it.side == "outside"),
         does_not_certify=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result != "held" and it.side == "outside"),
     )  # fmt: skip
@@ -208,12 +210,13 @@ def _decide(found: Verdict, spec: Spec, seen: Seen, fault: Fault | None, others:
             "no_effect",
             "No SLI inside the boundary shows the fault: it proved nothing. Check the target, give it more load, or declare it absorbed.",
         )
+    slos = {slo.name: slo for slo in spec.slos}
     over = [it for it in inside if _allowed(spec, it) is not None and it.low > (_allowed(spec, it) or 0.0)]
     if over:
         return say(
             "leaked",
             "inside",
-            f"{over[0].slo} of {over[0].stratum} got worse by {over[0].estimate:.4g}: more than is allowed inside.",
+            f"{over[0].slo} of {over[0].stratum} got worse by {in_words(slos[over[0].slo].kind, over[0].estimate)}: more than is allowed inside.",
             [over[0].stratum],
         )
     sick = [
@@ -322,7 +325,8 @@ def _budget(cells: Sequence[Cell], slos: dict[str, Slo], windows: Windows) -> di
     found: dict[str, float] = {}
     for it in cells:
         objective = slos[it.slo].objective
-        if it.side == "outside" and objective is not None and it.n_fault:
+        shares = slos[it.slo].kind in ("ratio", "threshold")
+        if it.side == "outside" and shares and objective is not None and it.n_fault:
             burned = it.fault / (1 - objective) * days / slos[it.slo].budget_days
             found[it.slo] = max(found.get(it.slo, 0.0), burned)
     return found
