@@ -94,7 +94,7 @@ class RunFolder:
 
     def files(self) -> tuple[Path, ...]:
         """The OTLP JSON Lines that were read, in which the spans of a trace can be looked up."""
-        return tuple([Path(path) for path in self._paths])
+        return tuple([Path(path) for path in self.paths])
 
     def seen(self) -> Seen:
         """What there is."""
