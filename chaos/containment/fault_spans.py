@@ -17,7 +17,10 @@ def _text(pairs: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in pairs or ():
         value = {kind: it for kind, it in (pair.get("value") or {}).items() if it is not None}
-        found[pair["key"]] = next(iter(value.values()), None)
+        told = next(iter(value.values()), None)
+        if "arrayValue" in value:
+            told = [str(it) for entry in value["arrayValue"].get("values") or () for it in entry.values()]
+        found[pair["key"]] = told
     return found
 
 
@@ -65,7 +68,7 @@ def fault_of(span: Mapping[str, Any], latest_ns: int = 0) -> Fault:
         injected_ns=injected, effective_ns=at.get(names.EVENT_FAULT_EFFECTIVE) or injected, undone_ns=undone,
         boundary=str(told.get(names.FAULT_BOUNDARY) or ""), experiment=str(told.get(names.FAULT_EXPERIMENT) or ""),
         target=str(told.get(names.FAULT_TARGET) or ""), valid=None if valid is None else str(valid).lower() == "true",
-        residue=tuple([str(residue)] if residue else []), aborted=stopped,
+        residue=tuple(residue) if isinstance(residue, list) else tuple([str(residue)] if residue else []), aborted=stopped,
         trace_id=str(span.get("traceId") or ""), span_id=str(span.get("spanId") or ""),
     )  # fmt: skip
 

@@ -135,6 +135,13 @@ class Scene:
             raise PlanError("name", name, f"there are {there or 'no programs yet'}")
         return f"pidfile:{self.pidfile(name)}"
 
+    def port(self, name: str) -> int:
+        """The port that the router or a replica listens on. Raises PlanError."""
+        for index, serving in enumerate(self.units[: self._setup.replicas + 1]):
+            if serving == name:
+                return self._setup.port + index
+        raise PlanError("name", name, "only the router and the replicas have a port")
+
     def rates(self) -> dict[str, Rate]:
         """Requests of each replica and of the router, and steps of each rank, a second, of two seconds ago."""
         return {name: rate for name, rate in self._glance.rates().items() if name in self.units}

@@ -73,7 +73,7 @@ def _on_nodes(setup: Setup, stack: ExitStack) -> tuple[list[Part], dict[str, Any
         below = cast.front() if node.name == FRONT else cast.machine(node.index - 1)
         argv = node.command(written(folder / f"{node.name}.json", folder, below), setup.folder)
         link = f"/proc/{node.record.keeper}/net/route"
-        parts.append(Part(node.name, argv, node.variables(), needs=link))
+        parts.append(Part(node.name, argv, node.variables(), again_s=0.2, needs=link))
     return parts[1:] + parts[:1], {"url": cast.url, "bed": bed.name}
 
 
