@@ -64,7 +64,9 @@ def _cells(spec: Spec, samples: Sequence[Samples], slos: dict[str, Slo], windows
             None if it.stratum == spec.control or it.side == "inside" else controls.get(it.slo),
         )
         for it in samples
-        if len(it.start_ns) or it.dropped or (it.stratum not in carried and (it.stratum in declared or it.side == "inside"))
+        if len(it.start_ns)
+        or it.dropped
+        or (it.stratum not in carried and (it.stratum in declared or it.side == "inside"))
     ]
     found = [it for it in found if it.side == "inside" or it.n_baseline or it.n_fault or it.stratum in declared]
     harmed = sorted((it for it in found if it.side == "outside" and it.result == "harmed"), key=lambda it: it.p_harm)

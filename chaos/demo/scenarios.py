@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiobs.chaos.demo.scene import Scene
-from aiobs.chaos.fault import build_fault
+from aiobs.chaos.fault import fault_kinds
 from aiobs.chaos.plan import Plan, build_plan
 from aiobs.errors import ArmError, PlanError
 
@@ -37,7 +37,7 @@ class Form:
     @property
     def limits(self) -> str:
         """What a passed experiment with it does not show."""
-        limits = build_fault(self.fault, self.parameters).limits
+        limits = fault_kinds()[self.fault].limits
         return f"{self.lacks}; {limits}" if self.lacks else limits
 
 
