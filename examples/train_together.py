@@ -5,7 +5,9 @@
 Gradients are averaged over gloo, as in any data-parallel job. What is special is the bulkhead around a lost rank: a
 collective waits for two seconds at most, then those who are left meet again at the store, agree on who is there, take
 over the weights of whoever is furthest, and go on. A rank that comes back is let in at the next step.
-`--no-bulkhead` is the ordinary job: collectives wait half an hour, and the first lost rank takes all others with it.
+With `--checkpoints` the first of them saves the weights now and then; a full disk costs the checkpoint, not the job.
+`--no-bulkhead` is the ordinary job: collectives wait half an hour, the first lost rank takes all others with it, and so
+does the first checkpoint that fails.
 
 The store, where ranks meet, and each rank can also be run by themselves, wherever they shall be:
 `train_together.py store --help`, `train_together.py rank --help`. Ctrl-C or SIGTERM ends everything.
@@ -21,6 +23,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +35,7 @@ PATIENCE_S, SETTLE_S = 2.0, 0.5
 ENDLESS_S = 1800.0
 """The same without a bulkhead: as long as gloo waits by itself."""
 BATCH = 32
+SAVED_EVERY = 5
 
 
 class Job:
@@ -129,6 +133,17 @@ class Learner:
         self.step += 1
         return float(told[-2]) / members, bool(told[-1])
 
+    def save(self, folder: str) -> None:
+        """Write the weights beside the last ones, then put them in their place. Raises OSError, RuntimeError."""
+        path = Path(folder)
+        path.mkdir(exist_ok=True)
+        fresh = path / "weights.new"
+        try:
+            torch.save(self.model.state_dict(), fresh)
+            fresh.replace(path / "weights.pt")
+        finally:
+            fresh.unlink(missing_ok=True)
+
     def accuracy(self) -> float:
         """Share of all digits that are told right."""
         with torch.no_grad():
@@ -156,10 +171,22 @@ def run_rank(chosen: argparse.Namespace) -> int:
             wanted = True
         if wanted:
             _arrive(job, learner, chosen)
-        elif learner.step % 100 == 0 and job.rank == job.members[0]:
+            continue
+        if chosen.checkpoints and learner.step % SAVED_EVERY == 0 and job.rank == job.members[0]:
+            _save(job, learner, chosen)
+        if learner.step % 100 == 0 and job.rank == job.members[0]:
             _say(job, f"step {learner.step}, loss {loss:.4f}, accuracy {learner.accuracy():.3f}")
     job.leave()
     return 0
+
+
+def _save(job: Job, learner: Learner, chosen: argparse.Namespace) -> None:
+    try:
+        learner.save(chosen.checkpoints)
+    except (OSError, RuntimeError) as error:
+        if not chosen.bulkhead:
+            raise
+        _say(job, f"no checkpoint at step {learner.step}: {str(error).splitlines()[0][:100]}")
 
 
 def _arrive(job: Job, learner: Learner, chosen: argparse.Namespace) -> None:
@@ -203,13 +230,8 @@ def run_all(chosen: argparse.Namespace) -> int:
     """Start the store and all ranks here; with the bulkhead, a rank that dies is started again."""
     words = [sys.executable, os.path.abspath(__file__)]
     passed_on = ["--store", chosen.store, "--ranks", str(chosen.ranks), "--steps", str(chosen.steps)]
-    passed_on += [
-        "--pace",
-        str(chosen.pace),
-        "--seed",
-        str(chosen.seed),
-        *([] if chosen.bulkhead else ["--no-bulkhead"]),
-    ]
+    passed_on += ["--pace", str(chosen.pace), "--seed", str(chosen.seed), "--checkpoints", chosen.checkpoints]
+    passed_on += ["--no-bulkhead"] * (not chosen.bulkhead)
 
     def start(rank: int, times: int) -> subprocess.Popen[bytes]:
         environment = {"RANK": str(rank), "WORLD_SIZE": str(chosen.ranks), "TORCHELASTIC_RESTART_COUNT": str(times)}
@@ -247,6 +269,7 @@ def _options() -> argparse.ArgumentParser:
         each.add_argument("--steps", type=int, default=600, help="how many (default 600)")
         each.add_argument("--pace", type=int, default=0, help="least duration of a step, ms (default 0)")
         each.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+        each.add_argument("--checkpoints", default="", metavar="FOLDER", help="save the weights there now and then")
         each.add_argument("--no-bulkhead", dest="bulkhead", action="store_false", help="end or hang with a lost rank")
     return parser
 

@@ -21,8 +21,12 @@ AGAIN_S, TOGETHER_S = 2.0, 4.0
 """What has died is started again so much later; without bulkheads all die together, and are started again together."""
 LOAD_S, STEPS = 1200, 1_000_000
 """More than any scene takes: load and training end with it."""
-_STORE = 9
-"""The store's port, counted from the router's."""
+_STORE, _REGISTRY = 9, 8
+"""The ports of the store and of the replicas' registry, counted from the router's."""
+ENGINE = f"--pace {PACE_MS} --max-batch 6 --poison BOOM"
+WALLS = "--per-replica 12 --per-tenant 6 --waiting 24 --answer-s 3"
+GIVEN_UP_S = 5
+"""Seconds after which a caller gives a request up."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +84,23 @@ class Cast:
         """What runs on the machine in front."""
         setup, host = self._setup, self._addresses[FRONT]
         replicas = [f"http://{self._addresses[f'node-{at}']}:{self._port(at)}" for at in range(setup.replicas)]
-        words = f"router --host {host} --port {setup.port} {' '.join(replicas)}"
-        found = [self._part("router", FRONT, "llm-router", "serve_llm.py", words, fate="server")]
+        named = " ".join([f"replica-{at}={url}" for at, url in enumerate(replicas)])
+        walls = WALLS if setup.bulkheads else "--no-bulkheads"
+        words = f"router --host {host} --port {setup.port} --registry {self._registry} {walls} {named}"
+        registry = f"registry --host {host} --port {setup.port + _REGISTRY}"
+        found = [
+            self._part("router", FRONT, "llm-router", "serve_llm.py", words, fate="server"),
+            self._part("registry", FRONT, "llm-registry", "serve_llm.py", registry, fate="server"),
+        ]
         if setup.training:
             found.append(
                 self._part("store", FRONT, "trainer-store", "train_together.py", f"store --store {self._store}")
             )
         if setup.rate:
             words = f"--url {self.url} --rate {setup.rate} --requests {round(setup.rate * LOAD_S)} --seed {setup.seed}"
-            words += " --prompt 20 60 --tokens 4 8" + "".join(f" --tenant {tenant}" for tenant in setup.tenants)
+            words += f" --limit {GIVEN_UP_S} --prompt 20 60 --tokens 4 8" + "".join(
+                f" --tenant {tenant}" for tenant in setup.tenants
+            )
             load = self._part("load", FRONT, "llm-load", "llm/load.py", words)
             asked = [f"{url}/health" for url in (*replicas, self.url)]
             wait = [sys.executable, str(Path(__file__).with_name("when_ready.py")), *asked, "--"]
@@ -99,18 +111,23 @@ class Cast:
         """What runs on the machine of that number."""
         setup, found, name = self._setup, [], f"node-{index}"
         if index < setup.replicas:
-            words = f"replica --host {self._addresses[name]} --port {self._port(index)} --pace {PACE_MS}"
+            words = f"replica --host {self._addresses[name]} --port {self._port(index)} {ENGINE}"
+            words += f" --registry {self._registry} --name replica-{index}"
             replica = {names.REPLICA: f"replica-{index}"}
             found.append(
                 self._part(f"replica-{index}", name, "llm-server", "serve_llm.py", words, replica, fate="server")
             )
         if setup.training and index < setup.ranks:
             words = f"rank --store {self._store} --ranks {setup.ranks} --pace {STEP_MS} --steps {STEPS}"
-            words += f" --seed {setup.seed}" + ("" if setup.bulkheads else " --no-bulkhead")
+            words += f" --seed {setup.seed} --checkpoints checkpoints" + ("" if setup.bulkheads else " --no-bulkhead")
             found.append(
                 self._part(f"rank-{index}", name, "trainer", "train_together.py", words, rank=index, fate="job")
             )
         return found
+
+    @property
+    def _registry(self) -> str:
+        return f"http://{self._addresses[FRONT]}:{self._setup.port + _REGISTRY}"
 
     @property
     def _store(self) -> str:
