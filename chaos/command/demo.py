@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--longer", type=float, default=1.0, metavar="TIMES", help="watch so many times as long, where a verdict is inconclusive (1)"
     )  # fmt: skip
-    made.add_argument("--rate", type=float, default=30.0, metavar="R", help="requests a second (30)")
+    made.add_argument("--rate", type=float, default=24.0, metavar="R", help="requests a second (24)")
     made.add_argument("--no-testbed", action="store_true", help="make no nodes, even where they could be had")
     made.add_argument(
         "--jaeger", metavar="URL", help="a Jaeger that shall have the traces too: links to it are printed"

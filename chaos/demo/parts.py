@@ -98,7 +98,7 @@ class Cast:
             )
         if setup.rate:
             words = f"--url {self.url} --rate {setup.rate} --requests {round(setup.rate * LOAD_S)} --seed {setup.seed}"
-            words += f" --limit {GIVEN_UP_S} --prompt 20 60 --tokens 4 8" + "".join(
+            words += f" --limit {GIVEN_UP_S} --prompt 20 60 --tokens 3 5" + "".join(
                 f" --tenant {tenant}" for tenant in setup.tenants
             )
             load = self._part("load", FRONT, "llm-load", "llm/load.py", words)

@@ -34,6 +34,7 @@ MADE_S, ENDING_S = 30.0, 30.0
 """Patience until the machines are there, and until all has ended."""
 READY_S = 120.0
 """Patience until all programs work: seven of them import PyTorch, on few processors."""
+RATE = 24.0
 _KEPT = ("AIOBS_CHAOS_DIR", "AIOBS_CHAOS_PROTECT", "AIOBS_ENVIRONMENT")
 _PORTS = 10
 
@@ -67,7 +68,7 @@ class Scene:
         *,
         replicas: int = 3,
         ranks: int = 3,
-        rate: float = 30.0,
+        rate: float = RATE,
         bulkheads: bool = True,
         nodes: bool | None = None,
         training: bool = True,
@@ -99,6 +100,7 @@ class Scene:
             "AIOBS_KEEP_EVERY": "1",
             "AIOBS_STARTED_AFTER": "600",
             "AIOBS_DEVICES": "off",
+            "AIOBS_PATCHES_OFF": "httpx",  # callers tell their own spans
         }
         self._base = {**base, **self.environment}
 

@@ -47,7 +47,7 @@ def told(screen: Screen, played: Played) -> None:
 def closing(screen: Screen, wishes: Wishes, played: Sequence[Played]) -> int:
     """Everything at a glance: verdicts, what they do not certify, where the reports are. Returns the exit code."""
     screen.head("Verdicts")
-    rows = []
+    rows: list[list[Text | str]] = []
     for scene in played:
         for it in scene.verdicts:
             sign, style = ("✓", "green") if it.as_expected else ("✗", "bold red")
