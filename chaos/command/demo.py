@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     if options.dry_run:
         telling.dry_run(chosen, options.longer)
         return 0
-    for module in ("torch", "fastapi", "httpx", "sklearn", "duckdb", "scipy", "matplotlib", "yaml", "rich"):
+    for module in ("torch", "fastapi", "uvicorn", "httpx", "sklearn", "scipy", "matplotlib", "msgspec", "yaml", "rich"):
         _require(module)
     from aiobs.chaos.demo.ending import EndedError, Ending
     from aiobs.chaos.demo.run import Wishes, length_of, play
