@@ -17,7 +17,7 @@ from aiobs.chaos.demo.verdicts import Judged, judged
 from aiobs.chaos.lease import Lease
 from aiobs.errors import FaultError
 
-TICK_S, LATE_S, BACK_S = 0.25, 2.0, 60.0
+TICK_S, LATE_S, BACK_S = 0.25, 2.0, 90.0
 """Between two looks; telemetry is so late; patience until what was hit works again."""
 _USUAL_BACK_S = 6.0
 
@@ -83,13 +83,13 @@ def play(scenario: Scenario, wishes: Wishes, screen: Screen, ending: Ending) -> 
     with ExitStack() as stack:
         stack.callback(_put_back, before)
         stack.callback(ending.undisturbed, scene.close)
+        os.environ.update(scene.environment)
+        lease = Lease(who="aiobs demo")  # first of all: it is refused where faults are, or where another holds the host
+        stack.callback(ending.undisturbed, lease.close)
         scene.start()
         write_spec(folder / "spec.yaml", wishes.length)
         where = f"each machine a node of testbed {scene.bed}" if scene.bed else "all in the network of this machine"
         screen.say(f"everything works: {where}; run folder {folder}")
-        os.environ.update(scene.environment)
-        lease = Lease(who="aiobs demo")
-        stack.callback(ending.undisturbed, lease.close)
         list(scene.events())
         forms, injections = [], []
         for place, act in enumerate(scenario.acts):

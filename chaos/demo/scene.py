@@ -32,7 +32,7 @@ from aiobs.errors import ArmError, FaultError, PlanError
 
 MADE_S, ENDING_S = 30.0, 30.0
 """Patience until the machines are there, and until all has ended."""
-READY_S = 120.0
+READY_S = 180.0
 """Patience until all programs work: seven of them import PyTorch, on few processors."""
 RATE = 24.0
 _KEPT = ("AIOBS_CHAOS_DIR", "AIOBS_CHAOS_PROTECT", "AIOBS_ENVIRONMENT")
@@ -59,7 +59,7 @@ class Scene:
 
     Raises:
         ArmError: `nodes` is true and they cannot be had here.
-        FaultError: not everything works after two minutes; the message says what does not, and where its log is.
+        FaultError: not everything works after three minutes; the message says what does not, and where its log is.
     """
 
     def __init__(

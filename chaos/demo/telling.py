@@ -36,6 +36,13 @@ def greet(screen: Screen, wishes: Wishes) -> None:
     names = " and ".join(it.name for it in wishes.scenarios)
     who = "as root" if os.geteuid() == 0 else "without root"
     screen.say(f"aiobs demo, {who}: {names}, about {minutes:.1f} minutes and the time to set up; Ctrl-C ends all of it")
+    busy, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if busy > processors:
+        screen.say(
+            f"this machine is busy (load {busy:.0f} on {processors} processors): it may take long, and verdicts may be "
+            "inconclusive; wait until it is idle, or add  --longer 2",
+            "yellow",
+        )
 
 
 def told(screen: Screen, played: Played) -> None:
