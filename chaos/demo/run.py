@@ -8,9 +8,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from aiobs.chaos.demo.ending import Ending
-from aiobs.chaos.demo.scenarios import BASELINE_S, GUARD_S, LOOK_S, WELL_S, Act, Form, Scenario, planned, write_spec
+from aiobs.chaos.demo.scenarios import BASELINE_S, WELL_S, Act, Form, Scenario, planned, write_spec
 from aiobs.chaos.demo.scene import Scene
 from aiobs.chaos.demo.screen import Screen
 from aiobs.chaos.demo.verdicts import Judged, judged
@@ -54,15 +55,10 @@ class Played:
     without_nodes: str
 
 
-def hold_s(length: float) -> float:
-    """How long a fault is held."""
-    return GUARD_S + LOOK_S * length
-
-
 def length_of(scenario: Scenario, length: float) -> float:
     """About how long a scenario takes once its scene is up, seconds."""
     calm, backs = BASELINE_S * length + 1.5, len(scenario.acts) if scenario.bulkheads else 1
-    return len(scenario.acts) * (calm + hold_s(length)) + backs * _USUAL_BACK_S + WELL_S + LATE_S
+    return len(scenario.acts) * (calm + scenario.hold_s(length)) + backs * _USUAL_BACK_S + WELL_S + LATE_S
 
 
 def play(scenario: Scenario, wishes: Wishes, screen: Screen, ending: Ending) -> Played:
@@ -94,14 +90,17 @@ def play(scenario: Scenario, wishes: Wishes, screen: Screen, ending: Ending) -> 
         forms, injections = [], []
         for place, act in enumerate(scenario.acts):
             _calm(screen, scene, BASELINE_S * wishes.length + 1.5, f"baseline before {act.name}")
-            plan, form, refused = planned(act, scene, hold_s(wishes.length), wishes.seed)
+            plan, form, refused = planned(act, scene, scenario.hold_s(wishes.length), wishes.seed)
             forms.append((act, form, refused))
-            screen.stage(f"{act.name}: {act.text}", hold_s(wishes.length))
+            screen.stage(f"{act.name}: {act.text}", scenario.hold_s(wishes.length))
             injection = lease.inject(plan)
             injections.append(injection)
-            screen.say(f"{act.name}: {form.fault} on {plan.target}: {'; '.join(injection.evidence)}", "yellow")
+            screen.say(
+                f"  {form.fault} on {form.target} was seen to act: {shorten('; '.join(injection.evidence), 150)}",
+                "yellow",
+            )
             _watch(screen, scene, lambda it=injection: not it.wait(TICK_S))  # type: ignore[misc]
-            screen.say(f"{act.name}: undone, and nothing is left")
+            screen.say(f"  {form.fault} is undone, and nothing is left of it")
             if scenario.bulkheads or place + 1 < len(scenario.acts):
                 _come_back(screen, scene, act)
         _calm(screen, scene, WELL_S + LATE_S if scenario.bulkheads else LATE_S, "is it well, and does it stay well?")

@@ -12,8 +12,8 @@ from aiobs.chaos.fault import fault_kinds
 from aiobs.chaos.plan import Plan, build_plan
 from aiobs.errors import ArmError, PlanError
 
-BASELINE_S, GUARD_S, LOOK_S, WELL_S = 10.0, 3.0, 10.0, 5.0
-"""Windows of a verdict: before the fault; until a loss may be noticed; under the fault; well again for so long."""
+BASELINE_S, GUARD_S, WELL_S = 10.0, 3.0, 5.0
+"""Windows of a verdict: before the fault; until a loss may be noticed; well again for so long."""
 EFFECT_S = 10.0
 """Patience until a fault is seen to act: the kernel kills for memory only who asks for more."""
 
@@ -62,12 +62,21 @@ class Act:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scene and what is done to it."""
+    """A scene and what is done to it.
+
+    Attributes:
+        look_s: how long it is looked at under each fault. That little was harmed takes more data to show than a disaster.
+    """
 
     name: str
     text: str
     bulkheads: bool
+    look_s: float
     acts: tuple[Act, ...]
+
+    def hold_s(self, length: float) -> float:
+        """How long each fault is held, where windows are `length` times as long as usual."""
+        return GUARD_S + self.look_s * length
 
 
 _PORT = "<port>"
@@ -81,6 +90,7 @@ CONTAINED = Scenario(
     "contained",
     "with its bulkheads: what fails, fails alone",
     True,
+    10.0,
     (
         Act(
             "node loss", "the machine node-1 is lost, with its replica and its rank", "node-1",
@@ -109,6 +119,7 @@ BREACHED = Scenario(
     "breached",
     "with the bulkheads taken out: what fails takes others with it",
     False,
+    5.0,
     (
         Act(
             "hanging rank", "rank-2 hangs", "rank-2", (Form("process.pause", "rank-2"),),

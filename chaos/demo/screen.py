@@ -51,7 +51,10 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         """A line that stays."""
         passed = time.monotonic() - self._begun
-        self.console.print(Text(f"{int(passed) // 60}:{passed % 60:04.1f}  ", style="dim") + Text(text, style=style))
+        self.console.print(
+            Text(f"{int(passed) // 60}:{passed % 60:04.1f}  ", style="dim") + Text(text, style=style),
+            soft_wrap=not self.live,
+        )
 
     def head(self, text: str) -> None:
         """A line that begins something new."""
@@ -91,7 +94,7 @@ class Screen:
         """A table that stays."""
         made = Table(box=None, pad_edge=False, header_style="dim")
         for head in heads:
-            made.add_column(head, overflow="fold")
+            made.add_column(head, no_wrap=True)
         for row in rows:
             made.add_row(*row)
         self.console.print(made)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from rich.text import Text
 
-from aiobs.chaos.demo.run import Played, Wishes, hold_s, length_of
+from aiobs.chaos.demo.run import Played, Wishes, length_of
 from aiobs.chaos.demo.scenarios import BASELINE_S, Act, Form, Scenario
 from aiobs.chaos.demo.screen import Screen
 from aiobs.chaos.demo.verdicts import Judged, words
@@ -60,15 +60,10 @@ def closing(screen: Screen, wishes: Wishes, played: Sequence[Played]) -> int:
             sign, style = ("✓", "green") if it.as_expected else ("✗", "bold red")
             rows.append([scene.scenario.name, it.act.name, it.act.boundary, _reached(it),
                          Text(shown(it.kind), style=style), shown(it.act.expected), Text(sign, style=style)])  # fmt: skip
-    screen.table(("bulkheads", "fault", "may hurt", "reached", "verdict", "expected", ""), rows)
+    screen.table(("scenario", "fault", "may hurt", "reached", "verdict", "expected", ""), rows)
     screen.head("What these verdicts do not certify")
-    for scene in played:
-        if scene.without_nodes:
-            screen.console.print(f"  there were no nodes: {scene.without_nodes}", soft_wrap=True)
-        for act, form, refused in scene.forms:
-            screen.console.print(f"  {act.name} ({form.fault}): {form.limits}", soft_wrap=True)
-            for line in refused if form.lacks else ():
-                screen.console.print(f"    because there was no {line}", style="dim", soft_wrap=True)
+    for line in dict.fromkeys(line for scene in played for line in _limits(scene)):
+        screen.console.print(line, soft_wrap=True)
     screen.head("To look at")
     for scene in played:
         screen.console.print(f"  report       {(scene.folder / 'report.html').as_uri()}", soft_wrap=True)
@@ -79,6 +74,14 @@ def closing(screen: Screen, wishes: Wishes, played: Sequence[Played]) -> int:
             link = f"{wishes.jaeger.rstrip('/')}/trace/{it.trace}"
             screen.console.print(f"  {it.act.name:<12} {link}", soft_wrap=True)
     return _ended(screen, played)
+
+
+def _limits(scene: Played) -> list[str]:
+    found = [f"  there were no nodes: {scene.without_nodes}"] if scene.without_nodes else []
+    for act, form, refused in scene.forms:
+        found.append(f"  {act.name} ({form.fault}): {form.limits}")
+        found += [f"    not possible here: {line}" for line in (refused if form.lacks else ())]
+    return found
 
 
 def _ended(screen: Screen, played: Sequence[Played]) -> int:
@@ -111,15 +114,15 @@ def dry_run(scenarios: Sequence[Scenario], length: float) -> None:
         print(f"{scenario.name}: {scenario.text} (about {length_of(scenario, length):.0f} s)")  # noqa: T201 - what was asked for
         print("  set up    router, three replicas and load; store and three ranks; all into one run folder")  # noqa: T201
         for act in scenario.acts:
-            for line in _steps(act, length):
+            for line in _steps(scenario, act, length):
                 print(f"  {line}")  # noqa: T201
         print("  judge     aiobs verdict FOLDER --spec FOLDER/spec.yaml, and the report")  # noqa: T201
 
 
-def _steps(act: Act, length: float) -> list[str]:
+def _steps(scenario: Scenario, act: Act, length: float) -> list[str]:
     found = [
         f"baseline  {BASELINE_S * length:g} s of ordinary work",
-        f"fault     {act.name}: {act.text}; held {hold_s(length):g} s, then undone; expected: {shown(act.expected)}",
+        f"fault     {act.name}: {act.text}; held {scenario.hold_s(length):g} s, then undone; expected: {shown(act.expected)}",
         f"          it may hurt {act.boundary}, and nobody else",
     ]
     for place, form in enumerate(act.forms):
