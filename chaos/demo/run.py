@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from aiobs.chaos.demo.ending import Ending
-from aiobs.chaos.demo.scenarios import BASELINE_S, WELL_S, Act, Form, Scenario, planned, write_spec
+from aiobs.chaos.demo.scenarios import WELL_S, Act, Form, Scenario, calm_s, planned, write_spec
 from aiobs.chaos.demo.scene import Scene
 from aiobs.chaos.demo.screen import Screen
 from aiobs.chaos.demo.verdicts import Judged, judged
@@ -57,8 +57,8 @@ class Played:
 
 def length_of(scenario: Scenario, length: float) -> float:
     """About how long a scenario takes once its scene is up, seconds."""
-    calm, backs = BASELINE_S * length + 1.5, len(scenario.acts) if scenario.bulkheads else 1
-    return len(scenario.acts) * (calm + scenario.hold_s(length)) + backs * _USUAL_BACK_S + WELL_S + LATE_S
+    backs = len(scenario.acts) if scenario.bulkheads else 1
+    return len(scenario.acts) * (calm_s(length) + scenario.hold_s(length)) + backs * _USUAL_BACK_S + WELL_S + LATE_S
 
 
 def play(scenario: Scenario, wishes: Wishes, screen: Screen, ending: Ending) -> Played:
@@ -89,10 +89,12 @@ def play(scenario: Scenario, wishes: Wishes, screen: Screen, ending: Ending) -> 
         list(scene.events())
         forms, injections = [], []
         for place, act in enumerate(scenario.acts):
-            _calm(screen, scene, BASELINE_S * wishes.length + 1.5, f"baseline before {act.name}")
+            _calm(screen, scene, calm_s(wishes.length), f"baseline before {act.name}")
             plan, form, refused = planned(act, scene, scenario.hold_s(wishes.length), wishes.seed)
             forms.append((act, form, refused))
             screen.stage(f"{act.name}: {act.text}", scenario.hold_s(wishes.length))
+            if form.lacks:
+                screen.say(f"  {'; '.join(refused)}: {form.fault} on {form.target} stands in for it", "yellow")
             injection = lease.inject(plan)
             injections.append(injection)
             screen.say(
@@ -100,7 +102,7 @@ def play(scenario: Scenario, wishes: Wishes, screen: Screen, ending: Ending) -> 
                 "yellow",
             )
             _watch(screen, scene, lambda it=injection: not it.wait(TICK_S))  # type: ignore[misc]
-            screen.say(f"  {form.fault} is undone, and nothing is left of it")
+            screen.say(f"  {form.fault} is over, and nothing is left of it")
             if scenario.bulkheads or place + 1 < len(scenario.acts):
                 _come_back(screen, scene, act)
         _calm(screen, scene, WELL_S + LATE_S if scenario.bulkheads else LATE_S, "is it well, and does it stay well?")

@@ -12,7 +12,7 @@ from aiobs.chaos.fault import fault_kinds
 from aiobs.chaos.plan import Plan, build_plan
 from aiobs.errors import ArmError, PlanError
 
-BASELINE_S, GUARD_S, WELL_S = 10.0, 3.0, 5.0
+BASELINE_S, GUARD_S, WELL_S = 9.0, 3.0, 5.0
 """Windows of a verdict: before the fault; until a loss may be noticed; well again for so long."""
 EFFECT_S = 10.0
 """Patience until a fault is seen to act: the kernel kills for memory only who asks for more."""
@@ -90,7 +90,7 @@ CONTAINED = Scenario(
     "contained",
     "with its bulkheads: what fails, fails alone",
     True,
-    10.0,
+    9.0,
     (
         Act(
             "node loss", "the machine node-1 is lost, with its replica and its rank", "node-1",
@@ -132,6 +132,11 @@ BREACHED = Scenario(
     ),
 )  # fmt: skip
 SCENARIOS = {it.name: it for it in (CONTAINED, BREACHED)}
+
+
+def calm_s(length: float) -> float:
+    """How long nothing is done before a fault: the baseline, and the guard that parts them."""
+    return BASELINE_S * length + GUARD_S + 0.5
 
 
 def planned(act: Act, scene: Scene, hold_s: float, seed: int) -> tuple[Plan, Form, list[str]]:

@@ -17,6 +17,7 @@ from aiobs.chaos.demo.glance import Rate
 
 EVERY_S = 5.0
 """Where there is no terminal: seconds between two lines of figures."""
+WIDTH = 120
 _ENDS = {-9: "was killed", -11: "crashed", -15: "ended", 0: "ended"}
 
 
@@ -30,6 +31,8 @@ class Screen:
     def __init__(self, all_s: float) -> None:
         self.console = Console(highlight=False)
         self.live = self.console.is_terminal
+        if not self.live:
+            self.console.width = WIDTH
         self._all_s, self._done_s = all_s, 0.0
         self._begun = time.monotonic()
         self._title, self._until, self._length = "", 0.0, 0.0
@@ -53,7 +56,7 @@ class Screen:
         passed = time.monotonic() - self._begun
         self.console.print(
             Text(f"{int(passed) // 60}:{passed % 60:04.1f}  ", style="dim") + Text(text, style=style),
-            soft_wrap=not self.live,
+            soft_wrap=True,
         )
 
     def head(self, text: str) -> None:

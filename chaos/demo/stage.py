@@ -22,6 +22,8 @@ from aiobs.chaos.testbed import Testbed
 from aiobs.errors import AiobsError
 
 ENDING_S = 8.0
+BOOT_S = 8.0
+"""A machine that is no node is back so long after it was lost; a node comes back with its link."""
 REFUSED = 3
 """Exit code where the machines cannot be made."""
 
@@ -59,7 +61,7 @@ def _here(setup: Setup) -> tuple[list[Part], dict[str, Any]]:
         below = cast.machine(index)
         if setup.bulkheads:
             folder = Path(setup.folder)
-            below = [Part(name, written(folder / f"{name}.json", folder, below))]
+            below = [Part(name, written(folder / f"{name}.json", folder, below), again_s=BOOT_S)]
         parts = [*below, *parts]
     return parts, {"url": cast.url, "bed": ""}
 

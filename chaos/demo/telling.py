@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 from rich.text import Text
 
 from aiobs.chaos.demo.run import Played, Wishes, length_of
-from aiobs.chaos.demo.scenarios import BASELINE_S, Act, Form, Scenario
+from aiobs.chaos.demo.scenarios import Act, Form, Scenario, calm_s
 from aiobs.chaos.demo.screen import Screen
 from aiobs.chaos.demo.verdicts import Judged, words
 from aiobs.chaos.fault import fault_kinds
 from aiobs.errors import PlanError
 
 OTLP_PORT = 4318
-_SHOWN = {"leaked": "breached (leaked)", "not_recovered": "not recovered"}
+_SHOWN = {"leaked": "breached", "not_recovered": "not recovered"}
 _REMEDY = {
     "inconclusive": "measure longer: aiobs demo --longer 2",
     "invalid": "is the machine very busy? look at the logs in {folder}/scene/logs, then run it again",
@@ -121,7 +121,7 @@ def dry_run(scenarios: Sequence[Scenario], length: float) -> None:
 
 def _steps(scenario: Scenario, act: Act, length: float) -> list[str]:
     found = [
-        f"baseline  {BASELINE_S * length:g} s of ordinary work",
+        f"baseline  {calm_s(length):g} s of ordinary work",
         f"fault     {act.name}: {act.text}; held {scenario.hold_s(length):g} s, then undone; expected: {shown(act.expected)}",
         f"          it may hurt {act.boundary}, and nobody else",
     ]
