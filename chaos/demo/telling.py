@@ -36,10 +36,9 @@ def greet(screen: Screen, wishes: Wishes) -> None:
     names = " and ".join(it.name for it in wishes.scenarios)
     who = "as root" if os.geteuid() == 0 else "without root"
     screen.say(f"aiobs demo, {who}: {names}, about {minutes:.1f} minutes and the time to set up; Ctrl-C ends all of it")
-    busy, processors = os.getloadavg()[0], os.cpu_count() or 1
-    if busy > processors:
+    if busy := _busy():
         screen.say(
-            f"this machine is busy (load {busy:.0f} on {processors} processors): it may take long, and verdicts may be "
+            f"this machine is busy ({busy}): it may take long, and verdicts may be "
             "inconclusive; wait until it is idle, or add  --longer 2",
             "yellow",
         )
@@ -96,7 +95,17 @@ def _ended(screen: Screen, played: Sequence[Played]) -> int:
         screen.console.print(f"Not as expected: {scene.scenario.name}, {it.act.name}: {shown(it.kind)}, {expected}.", style="bold red", soft_wrap=True)  # fmt: skip
         screen.console.print(f"  {it.sentence}", soft_wrap=True)
         screen.console.print(f"  What to do: {remedy}", soft_wrap=True)
+    if busy := _busy():
+        screen.console.print(
+            f"This machine is busy ({busy}): that alone can do it. Wait until it is idle.", soft_wrap=True
+        )
     return 1
+
+
+def _busy() -> str:
+    """The load where it is more than the processors can do, else ""."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    return f"load {load:.0f} on {processors} processors" if load > 1.5 * processors else ""
 
 
 def shown(kind: str) -> str:
