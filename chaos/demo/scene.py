@@ -146,7 +146,8 @@ class Scene:
 
     def rates(self) -> dict[str, Rate]:
         """Requests of each replica and of the router, and steps of each rank, a second, of two seconds ago."""
-        return {name: rate for name, rate in self._glance.rates().items() if name in self.units}
+        found = self._glance.rates()
+        return {name: found.get(name, Rate()) for name in self.units}
 
     def events(self) -> Iterator[Mapping[str, Any]]:
         """What was started and what ended since the last call: ``part``, ``is``, ``at``, and ``pid`` or ``code``."""

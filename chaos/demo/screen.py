@@ -56,7 +56,7 @@ class Screen:
         passed = time.monotonic() - self._begun
         self.console.print(
             Text(f"{int(passed) // 60}:{passed % 60:04.1f}  ", style="dim") + Text(text, style=style),
-            soft_wrap=True,
+            soft_wrap=not self.live,
         )
 
     def head(self, text: str) -> None:
@@ -79,7 +79,7 @@ class Screen:
         now = time.monotonic()
         if self._view is not None:
             self._view.update(self._shown(now), refresh=True)
-        elif rates and now >= self._next:
+        elif now >= self._next:
             self._next = now + EVERY_S
             told = ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items())
             self.say(f"  {told}", "dim")
@@ -109,11 +109,11 @@ class Screen:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=self._all_s, completed=min(self._all_s, self._done_s + part), width=30),
-            Text(f"about {overall:.0f} s left", style="dim"),
+            Text(f"about {overall:.0f} s in all, setting up apart", style="dim"),
         )
         title = Text(f"{self._title}", style="bold cyan")
-        if self._length:
-            title += Text(f"  {left:.0f} s", style="dim")
+        so_far = now - self._until + self._length
+        title += Text(f"  {left:.0f} s left" if self._length else f"  for {so_far:.0f} s now", style="dim")
         return Group(Text(), title, self._units(), bar)
 
     def _units(self) -> Table:

@@ -35,11 +35,11 @@ def greet(screen: Screen, wishes: Wishes) -> None:
     minutes = sum(length_of(it, wishes.length) for it in wishes.scenarios) / 60
     names = " and ".join(it.name for it in wishes.scenarios)
     who = "as root" if os.geteuid() == 0 else "without root"
-    screen.say(f"aiobs demo, {who}: {names}, about {minutes:.1f} minutes and the time to set up; Ctrl-C ends all of it")
+    screen.say(f"aiobs demo, {who}: {names}, {minutes:.1f} minutes and the setting up; Ctrl-C ends it all")
     if busy := _busy():
         screen.say(
-            f"this machine is busy ({busy}): it may take long, and verdicts may be "
-            "inconclusive; wait until it is idle, or add  --longer 2",
+            f"this machine is busy ({busy}): it will take longer, and verdicts may be "
+            "inconclusive. Better wait until it is idle",
             "yellow",
         )
 
