@@ -210,7 +210,9 @@ def _felt(inside: Sequence[Cell], samples: Sequence[Samples], windows: Windows) 
             and float(stats.poisson.cdf(it.n_fault, 0.9 * expected)) < _SIGNIFICANT
         ):
             return True
-    return any(silent(it, windows) for it in samples if it.side == "inside" and len(it.start_ns))
+    # What was killed may be well again before the guard is over: for the inside that was the effect.
+    whole = replace(windows, fault=(windows.injected_ns, windows.fault[1]))
+    return any(silent(it, whole) for it in samples if it.side == "inside" and len(it.start_ns))
 
 
 def _hole(seen: Seen, windows: Windows) -> float:

@@ -53,10 +53,10 @@ def judge(spec: Spec, source: Source, fault: Fault | None = None, aborted: str =
 
 def _cells(spec: Spec, samples: Sequence[Samples], slos: dict[str, Slo], windows: Windows) -> tuple[Cell, ...]:
     controls = {it.slo: it for it in samples if it.stratum == spec.control}
-    # A stratum without a single span of any SLO is not there; "everything else" often is not.
-    there = {it.stratum for it in samples if len(it.start_ns) or it.dropped} | {
-        boundary.name for boundary in spec.boundaries
-    }
+    # A stratum without a single span of any SLO is not there; "everything else" often is not. One that carries some SLOs
+    # is judged by these: ranks have no requests, replicas no steps.
+    carried = {it.stratum for it in samples if len(it.start_ns) or it.dropped}
+    declared = {boundary.name for boundary in spec.boundaries}
     found = [
         cell(
             it,
@@ -66,14 +66,11 @@ def _cells(spec: Spec, samples: Sequence[Samples], slos: dict[str, Slo], windows
             None if it.stratum == spec.control or it.side == "inside" else controls.get(it.slo),
         )
         for it in samples
-        if it.stratum in there or it.side == "inside"
+        if len(it.start_ns)
+        or it.dropped
+        or (it.stratum not in carried and (it.stratum in declared or it.side == "inside"))
     ]
-    # "everything else" need not carry every SLI: replicas have first tokens, their router has none.
-    found = [
-        it
-        for it in found
-        if it.side == "inside" or it.n_baseline or it.n_fault or it.stratum in {b.name for b in spec.boundaries}
-    ]
+    found = [it for it in found if it.side == "inside" or it.n_baseline or it.n_fault or it.stratum in declared]
     harmed = sorted((it for it in found if it.side == "outside" and it.result == "harmed"), key=lambda it: it.p_harm)
     named, tests = set(), sum(1 for it in found if it.side == "outside")
     for place, it in enumerate(harmed):
@@ -123,7 +120,7 @@ def _recoveries(samples: Sequence[Samples], slos: dict[str, Slo], windows: Windo
         rate = (end - first) / (windows.baseline[1] - windows.baseline[0])
         got = recovery(
             it.start_ns, it.bad, windows.undone_ns, windows.recovery[1], windows.hold_ns, usual, slo.margin, hold_needed(slo.margin),
-            inflation(it.bad[first:end]), _ill_before(it, windows, rate, usual + slo.margin),
+            inflation(it.bad[first:end]), _ill_before(it, windows, rate, usual + slo.margin), rate * 1e9,
         )  # fmt: skip
         begin, until = np.searchsorted(it.start_ns, (windows.undone_ns, windows.recovery[1]))
         expected = rate * (windows.recovery[1] - windows.undone_ns)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import log
 from typing import Any
 
+_MISSED = 20.0
 _DOUBT = 0.005
 """Risk of taking strays of an SLI's ordinary share for a bad stretch."""
 _APART = 0.05
@@ -71,7 +72,7 @@ class Recovered:
 
 
 def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: int, ordinary: float, margin: float,
-             needed: int, clumping: float = 1.0, ill: bool = False) -> Recovered:  # fmt: skip
+             needed: int, clumping: float = 1.0, ill: bool = False, rate: float = 0.0) -> Recovered:  # fmt: skip
     """When requests that began at `start_ns` were well again, up to `until_ns`.
 
     Args:
@@ -80,6 +81,7 @@ def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: in
         needed: good requests in the hold below which nothing is shown.
         clumping: by how much the baseline's bad ones vary more than independent ones do.
         ill: whether it was ill before the undo; to be well after it and ill again is then a relapse.
+        rate: the baseline's requests a second: what is silent so long that 20 are missed is not well yet.
     """
     import numpy as np
 
@@ -99,7 +101,7 @@ def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: in
     last = float(at[stretches[-1].last]) if stretches else 0.0
     after = at[stretches[-1].last + 1 :] if stretches else at
     first = float(after[0]) if len(after) else end
-    well = first if stretches else 0.0
+    well = first if stretches or rate * at[0] >= _MISSED else 0.0
     if end < hold_ns / 1e9 * 0.999:
         return Recovered(last, end, censored=True, unseen=True)
     if not len(after) or end - well < hold_ns / 1e9 * 0.999:
