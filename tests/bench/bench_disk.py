@@ -44,7 +44,7 @@ def covered(folder: Path, **parameters: Any) -> Iterator[None]:
     thread = threading.Thread(target=read)
     thread.start()
     try:
-        with chaos.inject("disk.slow", f"path:{folder}", duration_s=100, **parameters):
+        with chaos.inject("disk.slow", f"path:{folder}", duration_s=100, effect_s=30, **parameters):
             over.set()
             thread.join()
             yield

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,11 @@ LACKING = [
 ]  # fmt: skip
 pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"needs {', '.join(LACKING)}")
 root = pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces and other users are root's")
+
+
+def inject(fault: str, target: str, **parameters: Any) -> chaos.Injection:
+    """Injected, with the patience that a busy machine asks for."""
+    return chaos.inject(fault, target, effect_s=30, **parameters)
 
 
 @pytest.fixture
@@ -98,7 +104,7 @@ def within(least_s: float, most_s: float, act: Callable[[], object]) -> bool:
 
 def test_each_write_and_read_waits_as_long_as_was_said(folder: Path, busy: Callable[[str], None]) -> None:
     busy("write")
-    with chaos.inject("disk.slow", f"path:{folder}", delay_s=0.04, duration_s=60) as injection:
+    with inject("disk.slow", f"path:{folder}", delay_s=0.04, duration_s=60) as injection:
         assert "waited" in injection.evidence[0]
         assert within(0.04, 0.042, lambda: (folder / "new").write_bytes(b"x" * 1000))
         assert within(0.04, 0.042, lambda: (folder / "kept").read_bytes())
@@ -108,14 +114,14 @@ def test_each_write_and_read_waits_as_long_as_was_said(folder: Path, busy: Calla
 
 def test_so_many_bytes_a_second_go_through(folder: Path, busy: Callable[[str], None]) -> None:
     busy("read")
-    with chaos.inject("disk.slow", f"path:{folder}", rate_bytes=8e6, duration_s=60):
+    with inject("disk.slow", f"path:{folder}", rate_bytes=8e6, duration_s=60):
         assert within(0.2375, 0.2625, lambda: (folder / "big").write_bytes(bytes(2_000_000)))
         assert within(0.2375, 0.2625, lambda: (folder / "big").read_bytes())
 
 
 def test_only_what_was_chosen_is_hit(folder: Path, busy: Callable[[str], None]) -> None:
     busy("fsync")
-    with chaos.inject("disk.slow", f"path:{folder}", delay_s=0.1, on="fsync", pattern="*.tmp", duration_s=60):
+    with inject("disk.slow", f"path:{folder}", delay_s=0.1, on="fsync", pattern="*.tmp", duration_s=60):
         with open(folder / "a.tmp", "wb", 0) as file:
             assert within(0, 0.05, lambda: file.write(b"x"))
             assert took_s(lambda: os.fsync(file)) >= 0.1
@@ -127,7 +133,7 @@ def test_a_disk_that_hangs_lets_go_at_the_end_and_nothing_is_lost(folder: Path, 
     busy("write")
     done: list[int] = []
     writer = threading.Thread(target=lambda: done.append((folder / "held").write_bytes(b"all of it")))
-    with chaos.inject("disk.slow", f"path:{folder}", delay_s=600):
+    with inject("disk.slow", f"path:{folder}", delay_s=600):
         writer.start()
         writer.join(0.3)
         assert writer.is_alive()
@@ -138,7 +144,7 @@ def test_a_disk_that_hangs_lets_go_at_the_end_and_nothing_is_lost(folder: Path, 
 
 def test_an_fsync_fails_and_writes_do_not(folder: Path, busy: Callable[[str], None]) -> None:
     busy("fsync")
-    with chaos.inject("disk.fail", f"path:{folder}", on="fsync", error="EIO"):
+    with inject("disk.fail", f"path:{folder}", on="fsync", error="EIO"):
         with open(folder / "log", "wb", 0) as file:
             file.write(b"line")
             with pytest.raises(OSError) as caught:
@@ -161,7 +167,7 @@ def test_a_disk_fills_up_in_the_middle_of_a_write(folder: Path) -> None:
 
     filling = threading.Thread(target=fill)
     filling.start()
-    with chaos.inject("disk.fail", f"path:{folder}", error="ENOSPC", on="write", after_bytes=250_000):
+    with inject("disk.fail", f"path:{folder}", error="ENOSPC", on="write", after_bytes=250_000):
         filling.join()
     assert written[-3:] == [100_000, 50_000, -errno.ENOSPC]
 
@@ -182,7 +188,7 @@ def test_what_still_fits_is_written(folder: Path) -> None:
 
 def test_a_folder_became_read_only(folder: Path, busy: Callable[[str], None]) -> None:
     busy("write")
-    with chaos.inject("disk.fail", f"path:{folder}", on="write,change", error="EROFS"):
+    with inject("disk.fail", f"path:{folder}", on="write,change", error="EROFS"):
         assert (folder / "kept").read_bytes() == b"from before"
         for act in (
             lambda: (folder / "kept").write_bytes(b""), lambda: (folder / "kept").unlink(),
@@ -196,7 +202,7 @@ def test_a_folder_became_read_only(folder: Path, busy: Callable[[str], None]) ->
 
 def test_an_error_that_goes_away(folder: Path, busy: Callable[[str], None]) -> None:
     busy("write")
-    with chaos.inject("disk.fail", f"path:{folder}", on="write", times=1):
+    with inject("disk.fail", f"path:{folder}", on="write", times=1):
         assert (folder / "retried").write_bytes(b"x") == 1
 
 
@@ -300,7 +306,7 @@ def test_what_is_not_hit_is_as_on_the_disk_below(folder: Path, tmp_path: Path, b
     (tmp_path / "plain").mkdir()
     busy("read")
     (folder / "covered").mkdir()
-    with chaos.inject("disk.slow", f"path:{folder}", delay_s=0.001, on="read", pattern="kept"):
+    with inject("disk.slow", f"path:{folder}", delay_s=0.001, on="read", pattern="kept"):
         seen = _play(folder / "covered")
         inodes = {path: path.lstat().st_ino for path in folder.rglob("*")}
     assert seen == _play(tmp_path / "plain")
@@ -310,7 +316,7 @@ def test_what_is_not_hit_is_as_on_the_disk_below(folder: Path, tmp_path: Path, b
 
 def test_a_file_open_beyond_the_end_stays_usable(folder: Path, busy: Callable[[str], None]) -> None:
     busy("write")
-    with chaos.inject("disk.fail", f"path:{folder}", pattern="busy.tmp"):
+    with inject("disk.fail", f"path:{folder}", pattern="busy.tmp"):
         log = open(folder / "log", "w+b", 0)  # noqa: SIM115 - to be open beyond the fault
         log.write(b"under the fault, ")
     assert mounted(str(folder)) == []
@@ -330,7 +336,7 @@ def test_the_folder_comes_back_whoever_dies(
 ) -> None:
     busy("write")
     lease = chaos.Lease()
-    chaos.inject("disk.slow", f"path:{folder}", delay_s=0.02, lease=lease)
+    inject("disk.slow", f"path:{folder}", delay_s=0.02, lease=lease)
     injector = injector_of(chaos_place)
     (cover,) = covers()
     hit = {"the cover": [cover], "a stopped cover": [], "all of them": [cover]}.get(who, [])
@@ -368,7 +374,7 @@ def test_a_process_sees_it_in_its_own_mount_namespace_and_nobody_else(folder: Pa
     assert program.stdout is not None
     try:
         program.stdout.readline()
-        with chaos.inject("disk.slow", f"pid:{program.pid}", folder=str(folder), delay_s=0.1, duration_s=60):
+        with inject("disk.slow", f"pid:{program.pid}", folder=str(folder), delay_s=0.1, duration_s=60):
             assert mounted(str(folder)) == []
             assert within(0, 0.05, lambda: (folder / "mine").write_bytes(b"x"))
             assert eventually(lambda: float(program.stdout.readline()) >= 0.1)  # type: ignore[union-attr]
@@ -391,7 +397,7 @@ def test_what_another_user_makes_is_that_user_s() -> None:
             ["sh", "-c", f"while cat {folder}/ours; do sleep 0.01; done"], stdout=subprocess.DEVNULL
         )
         try:
-            with chaos.inject("disk.slow", f"path:{folder}", on="read", delay_s=0.001):
+            with inject("disk.slow", f"path:{folder}", on="read", delay_s=0.001):
                 subprocess.run([*as_nobody, "mkdir", str(folder / "theirs")], check=True)
                 write = [*as_nobody, "sh", "-c", f"echo x > {folder}/ours"]
                 assert subprocess.run(write, check=False, capture_output=True).returncode != 0
@@ -405,17 +411,17 @@ def test_what_another_user_makes_is_that_user_s() -> None:
 
 def test_a_folder_that_holds_the_journal_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="undo journal"):
-        chaos.inject("disk.slow", f"path:{tmp_path}", delay_s=1)
+        inject("disk.slow", f"path:{tmp_path}", delay_s=1)
 
 
 def test_a_file_is_refused(folder: Path) -> None:
     with pytest.raises(PlanError, match="is no folder"):
-        chaos.inject("disk.fail", f"path:{folder / 'kept'}")
+        inject("disk.fail", f"path:{folder / 'kept'}")
 
 
 def test_processes_need_a_folder(victim: subprocess.Popen[bytes]) -> None:
     with pytest.raises(PlanError, match="which folder"):
-        chaos.inject("disk.fail", f"pid:{victim.pid}")
+        inject("disk.fail", f"pid:{victim.pid}")
 
 
 def test_a_folder_covered_already_is_refused(
@@ -423,9 +429,9 @@ def test_a_folder_covered_already_is_refused(
 ) -> None:
     busy("write")
     with chaos.Lease() as lease:
-        chaos.inject("disk.slow", f"path:{folder}", delay_s=0.01, lease=lease)
+        inject("disk.slow", f"path:{folder}", delay_s=0.01, lease=lease)
         with pytest.raises(PlanError, match="covered by another"):
-            chaos.inject("disk.fail", f"pid:{victim.pid}", folder=str(folder), lease=lease)
+            inject("disk.fail", f"pid:{victim.pid}", folder=str(folder), lease=lease)
 
 
 @pytest.mark.parametrize(
