@@ -19,6 +19,7 @@ VERBS = {
     "recover": "export flight records that were left behind",
     "agent": "run, look at or stop this host's agent",
     "chaos": "inject faults that always end: list, plan, inject, status, stop, recover",
+    "boundaries": "by which boundaries a run could be judged: suggest",
     "verdict": "did the failure stay where it should? boundaries and SLOs against a run folder",
 }
 """Each verb, which is also the name of its module in this package, and what it does."""

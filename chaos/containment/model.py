@@ -49,12 +49,14 @@ class Indicator:
         value: the number looked at, in seconds for ``duration``, else an attribute; "" where only good or bad counts.
         bad: for ``ratio`` and ``rare``: what makes a span bad (or an event): attribute to values; ``error`` is the span's status.
         above: for ``threshold``: a value above it is bad.
+        queries: in place of spans: ``value``, or ``total`` and one of ``good`` and ``bad``, in Prometheus' language.
     """
 
     spans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     value: str = ""
     bad: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     above: float | None = None
+    queries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,17 @@ class Seen:
 
 class Source(Protocol):
     """Where telemetry comes from."""
+
+    spec: Spec
+    """What is asked of it, with its boundaries filled in."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+    def carriers(self) -> Mapping[str, int]:
+        """How many spans (or events) each boundary holds."""
+        ...
 
     def seen(self) -> Seen:
         """What there is."""

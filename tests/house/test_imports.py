@@ -33,8 +33,8 @@ HOMES = {
     "yaml": ("chaos/containment/",),
     "pynvml": ("aiobs/device/nvml.py",),
     "amdsmi": ("aiobs/device/amd.py",),
-    "grpc": ("exporters/",),
-    "opentelemetry": ("aiobs/otel/", "exporters/opentelemetry_jsonl.py"),
+    "grpc": ("exporters/", "chaos/containment/sources/grpc_receiver.py"),
+    "opentelemetry": ("aiobs/otel/", "exporters/opentelemetry_jsonl.py", "chaos/containment/sources/"),
 }
 """Where a foreign library may be imported by statement: files, or folders ending in a slash."""
 
