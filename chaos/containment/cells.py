@@ -30,13 +30,14 @@ def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Sa
     if slo.kind != "rare" and not n_a:
         why = "it carried no traffic"
         return replace(blank, reason=f"{why} before the fault: there is nothing to compare with")
-    gap = silent(samples, windows)
-    if slo.kind not in ("rare", "rate") and (gap or not n_b):
-        for_s = gap or (windows.fault[1] - windows.fault[0]) / 1e9
-        return replace(
-            blank,
-            reason=f"nothing was heard of it for {for_s:.1f} s of the fault: it was dead, or its telemetry was lost",
-        )
+    gap = silent(samples, windows) if slo.kind not in ("rare", "rate") else 0.0
+    mute = replace(
+        blank,
+        reason=f"nothing was heard of it for {gap or (windows.fault[1] - windows.fault[0]) / 1e9:.1f} s of the fault: it was dead, "
+        "its telemetry was lost, or its clock jumped",
+    )
+    if slo.kind not in ("rare", "rate") and not n_b:
+        return mute
     if slo.kind in ("ratio", "threshold"):
         bad_a, bad_b = int(a[1].sum()), int(b[1].sum())
         blank = replace(blank, baseline=bad_a / n_a, fault=bad_b / n_b)
@@ -72,7 +73,9 @@ def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Sa
     else:
         times = [(window[1] - window[0]) / 1e9 for window in (windows.baseline, windows.fault)]
         bounds = _events(int(a[1].sum()), times[0], int(b[1].sum()), times[1], alpha)
-    return _settled(blank, bounds, slo.kind)
+    found = _settled(blank, bounds, slo.kind)
+    # What was heard may show harm; that none was done it cannot show.
+    return mute if gap and found.result != "harmed" else found
 
 
 def _settled(blank: Cell, bounds: Bounds, kind: Kind) -> Cell:
@@ -170,14 +173,20 @@ def _shares(a: Any, b: Any, slo: Slo, windows: Windows, alpha: float, control: S
     import numpy as np
 
     bad_a, n_a, bad_b, n_b = int(a[1].sum()), len(a[0]), int(b[1].sum()), len(b[0])
-    inflation = max(batch_means.inflation(a[1]), batch_means.inflation(b[1]))
+    usual, now = batch_means.inflation(a[1]), batch_means.inflation(b[1])
     if control is not None:
-        return _against(a, b, slo, windows, alpha, control, min(n_a, n_b) / inflation)
-    bounds = proportions.share_bounds(bad_a, n_a, bad_b, n_b, slo.margin, alpha, inflation)
+        return _against(a, b, slo, windows, alpha, control, min(n_a, n_b) / max(usual, now))
+    bounds = proportions.share_bounds(bad_a, n_a, bad_b, n_b, slo.margin, alpha, max(usual, now))
+    if now > usual:
+        # An outage is one long clump. That harm was done is asked of what was usual: by its clumps it is shown, whereas
+        # that little was done must be shown in spite of them.
+        harm = proportions.share_bounds(bad_a, n_a, bad_b, n_b, slo.margin, alpha, usual)
+    else:
+        harm = bounds
     means = [batch_means.by_count(part[1]) for part in (a, b)]
-    if min(bad_a, bad_b) < proportions.FEW or min(map(len, means)) < 4 or not any(np.ptp(part) for part in means):
-        return bounds
-    return bounds.wider(batch_means.difference(means[0], means[1], slo.margin, alpha, bounds.n_eff))
+    if min(bad_a, bad_b) >= proportions.FEW and min(map(len, means)) >= 4 and any(np.ptp(part) for part in means):
+        bounds = bounds.wider(batch_means.difference(means[0], means[1], slo.margin, alpha, bounds.n_eff))
+    return replace(bounds, low=harm.low, p_harm=harm.p_harm)
 
 
 def _against(a: Any, b: Any, slo: Slo, windows: Windows, alpha: float, control: Samples, n_eff: float) -> Bounds:

@@ -15,6 +15,8 @@ from aiobs.chaos.containment.cells import silent
 from aiobs.chaos.containment.model import Cell, Fault, Samples, Seen, Spec, Verdict, Windows
 
 _SIGNIFICANT = 0.01
+_UNREADABLE = 0.01
+"""Share of lines; fewer are told only."""
 
 
 def decide(found: Verdict, spec: Spec, seen: Seen, fault: Fault | None, others: Sequence[Fault], samples: Sequence[Samples], after: Sequence[Cell], aborted: str) -> Verdict:  # fmt: skip
@@ -92,7 +94,14 @@ def decide(found: Verdict, spec: Spec, seen: Seen, fault: Fault | None, others: 
         return say(
             "inconclusive",
             "no_data",
-            f"All telemetry is missing for {lost:.1f} s of the experiment: nothing can be said. Check the exporter, run it again.",
+            f"All telemetry is missing for {lost:.1f} s of the experiment, or the clocks jumped ahead: nothing can be said. Check exporter and clocks, run it again.",
+            more=1.0,
+        )
+    if seen.unreadable > _UNREADABLE:
+        return say(
+            "inconclusive",
+            "no_data",
+            f"{seen.unreadable:.0%} of the telemetry's lines cannot be read: nothing can be said of what stood in them. Mend the recording, run it again.",
             more=1.0,
         )
     if fault is not None and fault.valid is False:

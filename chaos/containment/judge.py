@@ -38,7 +38,9 @@ def judge(spec: Spec, source: Source, fault: Fault | None = None, aborted: str =
         budget=_budget(cells, slos, windows), raw={"spans": seen.spans, "duplicates": seen.duplicates, "alpha": spec.alpha, "permitted": list(permitted),
              "kinds": {slo.name: slo.kind for slo in spec.slos}},
         certifies=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result == "held" and it.side == "outside"),
-        does_not_certify=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result != "held" and it.side == "outside"),
+        does_not_certify=(
+            *[f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result != "held" and it.side == "outside"], *seen.trouble
+        ),
     )  # fmt: skip
     found = replace(found, invariants=_invariants(spec, source, windows))
     after = [it for it in _aftermath(spec, samples, slos, windows) if it.result == "harmed" and it.holm and it.required]
@@ -88,9 +90,22 @@ def _invariants(spec: Spec, source: Source, windows: Windows) -> tuple[Kept, ...
 
 def _aftermath(spec: Spec, samples: Sequence[Samples], slos: dict[str, Slo], windows: Windows) -> tuple[Cell, ...]:
     """Outside cells of the time after the undo: what the end of a fault sets off (a herd of retries) is its harm too."""
-    after = replace(windows, fault=windows.recovery)
-    beginnings = [replace(it, took=None) for it in samples if slos[it.slo].kind != "rare"]
-    return _cells(spec, beginnings, slos, after)
+    import numpy as np
+
+    after, suspect = replace(windows, fault=windows.recovery), []
+    for it in samples:
+        slo = slos[it.slo]
+        if it.side == "inside" or slo.kind not in ("ratio", "threshold"):
+            continue
+        before, later = (
+            it.bad[slice(*np.searchsorted(it.start_ns, part))] for part in (windows.baseline, windows.recovery)
+        )
+        # Where it did not even look like harm, the exact bounds need not be worked out.
+        if len(before) and len(later) and later.mean() - before.mean() > slo.margin:
+            suspect.append(replace(it, took=None))
+    return (
+        _cells(spec, [*suspect, *[it for it in samples if it.stratum == spec.control]], slos, after) if suspect else ()
+    )
 
 
 def _recoveries(samples: Sequence[Samples], slos: dict[str, Slo], windows: Windows) -> tuple[Recovery, ...]:

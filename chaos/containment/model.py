@@ -267,6 +267,7 @@ class Seen:
         values: attribute to its values (a hundred at most), of resources and spans, for messages and suggestions.
         trouble: what is wrong with it, one sentence each, such as a clock that stepped or lines that cannot be read.
         backwards: spans that end before they begin.
+        unreadable: share of its lines that cannot be read, but for one torn off in each file.
     """
 
     spans: int
@@ -276,6 +277,7 @@ class Seen:
     values: Mapping[str, tuple[str, ...]]
     trouble: tuple[str, ...] = ()
     backwards: int = 0
+    unreadable: float = 0.0
 
 
 class Source(Protocol):

@@ -100,8 +100,8 @@ def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: in
     after = at[stretches[-1].last + 1 :] if stretches else at
     first = float(after[0]) if len(after) else end
     well = first if stretches else 0.0
-    if end - well < hold_ns / 1e9 * 0.999 and not stretches:
-        return Recovered(0.0, end, censored=True, unseen=True)
+    if end < hold_ns / 1e9 * 0.999:
+        return Recovered(last, end, censored=True, unseen=True)
     if not len(after) or end - well < hold_ns / 1e9 * 0.999:
         return Recovered(last, end, censored=True, relapse=again)
     hold = after[after < well + hold_ns / 1e9]

@@ -118,8 +118,10 @@ class RunFolder:
             trouble.append(f"{told.unreadable} of {told.lines} lines cannot be read")
         if told.timeless:
             trouble.append(f"{told.timeless} spans have no start and stand nowhere in time")
+        # A process that dies leaves a line torn off; more tells of a file that was written over.
+        torn = max(0, told.unreadable - len(self.paths)) / max(told.lines, 1)
         backwards = int((told.duration < _STEPPED).sum())
-        return Seen(len(start), self._duplicates, span, alive, self._values, tuple(trouble), backwards)
+        return Seen(len(start), self._duplicates, span, alive, self._values, tuple(trouble), backwards, torn)
 
     def faults(self) -> tuple[Fault, ...]:
         """Faults on the record, by time."""
