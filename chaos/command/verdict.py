@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -92,9 +93,12 @@ def main(argv: Sequence[str]) -> int:
             )
         verdicts = judge_faults(source, faults)
         if options.html:
+            kind, _, url = options.folder.partition(":")
             write_reports(
                 Path(options.html), verdicts, source.spec, partial(source.samples, source.spec),
-                files=source.files(), jaeger=jaeger_url(options.jaeger),
+                files=source.files(),
+                jaeger=jaeger_url(options.jaeger or (url if kind == "jaeger" else None)),
+                command=shlex.join(["aiobs", "verdict", *_again(options)]),
             )  # fmt: skip
         if options.fidelity:
             write_fidelity(Path(options.fidelity), verdicts, source.spec, options.html or options.folder)
@@ -109,6 +113,14 @@ def main(argv: Sequence[str]) -> int:
         for verdict in verdicts:
             print(as_markdown(verdict).replace("**", ""))
     return exit_code(gravest(verdicts))
+
+
+def _again(options: argparse.Namespace) -> list[str]:
+    """The words that give these verdicts again."""
+    words = [options.folder, "--spec", options.spec]
+    for name in ("faults", "fault"):
+        words += [f"--{name}", value] if (value := getattr(options, name)) else []
+    return words
 
 
 def _folder(options: argparse.Namespace) -> str:
