@@ -105,7 +105,7 @@ import aiobs
 
 out = Path(sys.argv[1])
 aiobs.init(service_name="trainer")
-dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=5))
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=120))
 rank, world, node = dist.get_rank(), dist.get_world_size(), os.environ["AIOBS_NODE"]
 torch.manual_seed(0)
 inputs = torch.randn(512, 16)
@@ -194,8 +194,8 @@ def _links(span: dict, fault: dict) -> bool:
 
 def _talks_to_the_store(bed: Testbed) -> bool:
     """Whether somebody on c has a connection to the rendezvous on a."""
-    lines = bed["c"].run(["cat", "/proc/net/tcp"]).stdout.splitlines()[1:]
-    return any(line.split()[2].endswith(f":{29500:04X}") and line.split()[3] == "01" for line in lines)
+    lines = bed["c"].run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout.splitlines()
+    return any(f":{29500:04X} 01 " in line for line in lines)
 
 
 def spans_of(folder: Path, enough: Callable[[list[dict]], bool]) -> list[dict]:
