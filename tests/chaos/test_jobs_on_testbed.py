@@ -129,7 +129,7 @@ with open(out / f"{node}.jsonl", "a", buffering=1) as log:
         log.write(json.dumps({"step": step, "world": world, "pid": os.getpid(), "loss": loss.item(), "at": time.time()}) + "\\n")
         time.sleep(0.05)
 """
-RENDEZVOUS = "last_call_timeout=5,join_timeout=180"
+RENDEZVOUS = "last_call_timeout=5,join_timeout=180,keep_alive_interval=30,keep_alive_max_attempt=10"
 
 
 def test_training_lives_through_a_partition_and_gets_a_lost_node_back(
