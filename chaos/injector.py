@@ -100,7 +100,8 @@ class Injector:
                 })  # fmt: skip
             elif now >= held.ends:
                 self._undo(key, "its time is over" if held.effective_ns else "no effect was seen")
-        if now >= self._lease_ends:
+        # What it has said while we were at work above is not heard yet.
+        if now >= self._lease_ends and not select.select([self._wire], [], [], 0)[0]:
             self._stopping = f"the experiment did not renew its lease for {self._lease_s:g} s"
         elif self._place.stop_file.exists():
             self._stopping = f"{self._place.stop_file} appeared"
