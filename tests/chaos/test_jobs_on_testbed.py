@@ -105,7 +105,7 @@ import aiobs
 
 out = Path(sys.argv[1])
 aiobs.init(service_name="trainer")
-dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=5))
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=120))
 rank, world, node = dist.get_rank(), dist.get_world_size(), os.environ["AIOBS_NODE"]
 torch.manual_seed(0)
 inputs = torch.randn(512, 16)
@@ -129,7 +129,7 @@ with open(out / f"{node}.jsonl", "a", buffering=1) as log:
         log.write(json.dumps({"step": step, "world": world, "pid": os.getpid(), "loss": loss.item(), "at": time.time()}) + "\\n")
         time.sleep(0.05)
 """
-RENDEZVOUS = "last_call_timeout=5,join_timeout=180"
+RENDEZVOUS = "last_call_timeout=5,join_timeout=180,keep_alive_interval=30,keep_alive_max_attempt=10"
 
 
 def test_training_lives_through_a_partition_and_gets_a_lost_node_back(
@@ -194,8 +194,8 @@ def _links(span: dict, fault: dict) -> bool:
 
 def _talks_to_the_store(bed: Testbed) -> bool:
     """Whether somebody on c has a connection to the rendezvous on a."""
-    lines = bed["c"].run(["cat", "/proc/net/tcp"]).stdout.splitlines()[1:]
-    return any(line.split()[2].endswith(f":{29500:04X}") and line.split()[3] == "01" for line in lines)
+    lines = bed["c"].run(["cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout.splitlines()
+    return any(f":{29500:04X} 01 " in line for line in lines)
 
 
 def spans_of(folder: Path, enough: Callable[[list[dict]], bool]) -> list[dict]:

@@ -285,9 +285,9 @@ def test_connections_to_the_unit_are_refused(pair: Pair) -> None:
 def test_connections_open_and_nothing_arrives(pair: Pair, size: int) -> None:
     with Standing(pair, size) as standing, Chatter(pair):
         assert standing.talks()
-        with chaos.inject("network.blackhole", pair.target, port=7000, direction="out"):
+        with chaos.inject("network.blackhole", pair.target, port=7000, direction="out") as injection:
             assert pair.run("a", f"import socket; socket.create_connection(('{pair.address}', 7000), 5)") == ""
-            assert pair.echo(7000) == "TimeoutError"
+            assert pair.echo(7000) == "TimeoutError", injection
             assert not standing.talks()
         assert pair.echo(7000) == "ok"
         assert eventually(standing.talks)
