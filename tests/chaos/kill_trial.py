@@ -24,7 +24,7 @@ from .kill_scenes import Scene
 
 WHO = ("nobody", "experiment", "injector", "watchdog", "injector and watchdog", "everybody")
 HOLD_S = 0.25
-ALONE_S = 10.0
+ALONE_S = 30.0
 """How long those who are left may take to undo everything."""
 _WEIGHTS = (1, 4, 6, 2, 5, 4)
 _CREATED, _MODIFIED, _DELETED = 0x100, 0x2, 0x200
