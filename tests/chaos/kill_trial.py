@@ -24,7 +24,7 @@ from .kill_scenes import Scene
 
 WHO = ("nobody", "experiment", "injector", "watchdog", "injector and watchdog", "everybody")
 HOLD_S = 0.25
-ALONE_S = 10.0
+ALONE_S = 30.0
 """How long those who are left may take to undo everything."""
 _WEIGHTS = (1, 4, 6, 2, 5, 4)
 _CREATED, _MODIFIED, _DELETED = 0x100, 0x2, 0x200
@@ -128,7 +128,9 @@ def trial(case: KillCase, scene: Scene, zygote: Zygote, random: Random, place: P
     """
     scene.renew()
     aimed = random.random() < 0.6
-    count, wait_s = random.randint(1, steps + 1), random.uniform(0, 0.004) if aimed else random.uniform(0, 0.9)
+    # The first four are those of a session that begins; most of what can go wrong comes later.
+    first = 5 if random.random() < 0.8 else 1
+    count, wait_s = random.randint(first, steps + 1), random.uniform(0, 0.004) if aimed else random.uniform(0, 0.9)
     who = random.choices(WHO, _WEIGHTS)[0]
     outcome = Outcome(str(case), who, f"write {count} + {wait_s * 1e3:.1f} ms" if aimed else f"{wait_s:.3f} s")
     before, state, known = world(), scene.state(), ours(place)

@@ -45,7 +45,7 @@ def test_nothing_is_left_whoever_is_killed_when(
     if reason := lacking(case):
         pytest.skip(reason)
     random = Random(f"{SEED}:{case}")
-    steps = 6
+    steps = 10
     with small_disk(tmp_path / "disk") as disk:
         there = scene(case.scene, tmp_path / "scene", disk, random)
         try:
