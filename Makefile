@@ -1,5 +1,5 @@
 # Two commands on a fresh machine with Python 3.10 or newer and make:
-#   make demo    trains a small network on real data under `aiobs run` and shows what was recorded
+#   make demo    breaks a small LLM service and a training job in turn, and judges each failure (3 minutes)
 #   make test    passes the tests
 # Each makes its own virtual environment in .venv.
 SHELL := /bin/bash
@@ -13,7 +13,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint c
 .PHONY: demo test lint types layers docs bench clean
 
 demo: .venv/demo
-	$(BIN)/aiobs run -- $(BIN)/python examples/train_digits.py
+	$(BIN)/aiobs demo $(ARGS)
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -47,7 +47,7 @@ clean:
 	touch $@
 
 .venv/demo: .venv/pip pyproject.toml $(CORE)
-	$(PIP) --editable '.[torch,report]' --group demo
+	$(PIP) --editable '.[demo,report]'
 	touch $@
 
 .venv/dev: .venv/pip pyproject.toml $(CORE)

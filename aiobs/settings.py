@@ -81,6 +81,12 @@ def _choice(*options: str) -> Callable[[str], str]:
     return parse
 
 
+def _web_address(value: str) -> str:
+    if value and not value.startswith(("http://", "https://")):
+        raise ValueError("use an address that begins with http:// or https://")
+    return value
+
+
 def _row(env: str, parse: Callable[[str], Any], default: Any, doc: str) -> Any:
     return _field(default=default, metadata={"env": env, "parse": parse, "doc": doc})
 
@@ -227,6 +233,12 @@ class Settings:
     )
     prometheus_address: str = _row(
         "AIOBS_PROMETHEUS_ADDRESS", _text, "127.0.0.1:9464", "Where the `prometheus` exporter listens."
+    )
+    jaeger_url: str = _row(
+        "AIOBS_JAEGER_URL",
+        _web_address,
+        "",
+        "Address of a Jaeger that has the traces too, such as `http://localhost:16686`: reports link to it.",
     )
     chaos: str = _row(
         "AIOBS_CHAOS", _choice("", "armed"), "", "`armed` allows faults to be injected; without it nothing is touched."

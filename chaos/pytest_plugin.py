@@ -1,10 +1,15 @@
-"""Faults in a test suite: the fixture ``chaos`` and the mark ``@pytest.mark.chaos``.
+"""Faults in a test suite, and whether they stayed where they should: the fixtures ``chaos`` and ``containment``, the
+mark ``@pytest.mark.chaos``.
 
 ::
 
-    def test_a_replica_may_hang(chaos, service):
-        with chaos("process.pause", f"pid:{service.replicas[0].pid}", duration_s=5):
-            assert service.answers()
+    def test_a_replica_may_hang(chaos, containment, service):
+        with containment("spec.yaml", service.run_folder) as run:
+            service.load(seconds=10)
+            with chaos("process.pause", service.target("b"), boundary="aiobs.replica=b", duration_s=10):
+                service.load(seconds=10)
+            service.load(seconds=10)
+        assert run.holds()
 
 Injecting must be allowed: ``pytest --chaos-armed`` or AIOBS_CHAOS=armed, and AIOBS_ENVIRONMENT; tests that inject
 are skipped otherwise, with the reason. What is left behind fails the test. This module is imported by every
@@ -13,12 +18,16 @@ pytest run where aiobs is installed, so it imports nothing but pytest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from aiobs.chaos.containment.asserting import Holding
+    from aiobs.chaos.containment.trial import Containment
     from aiobs.chaos.lease import Injection
 
 
@@ -39,21 +48,51 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def chaos(pytestconfig: pytest.Config) -> Iterator[Callable[..., Injection]]:
+def _injected() -> list[Injection]:
+    """The faults that this test injected, in order."""
+    return []
+
+
+@pytest.fixture
+def chaos(request: pytest.FixtureRequest, pytestconfig: pytest.Config, _injected: list[Injection]) -> Iterator[Callable[..., Injection]]:  # fmt: skip
     """``chaos(fault, target, **values)``, as :func:`aiobs.chaos.inject`; everything is undone after the test."""
     from aiobs.chaos.lease import Lease, inject
     from aiobs.errors import ArmError
 
+    if "containment" in request.fixturenames:
+        request.getfixturevalue("containment")  # it says where to record, which the injector reads when it starts
     try:
         lease = Lease(armed=bool(pytestconfig.getoption("--chaos-armed")), who="pytest")
     except ArmError as error:
         pytest.skip(f"no faults here: {error}")
 
     def call(fault: str, target: str, **values: Any) -> Injection:
-        return inject(fault, target, lease=lease, **values)
+        found = inject(fault, target, lease=lease, **values)
+        _injected.append(found)
+        return found
 
     with lease:
         yield call
+
+
+@pytest.fixture
+def containment(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _injected: list[Injection]
+) -> Containment:
+    """``containment(spec, folder)`` and ``containment.holds(spec, folder)``: see :mod:`aiobs.chaos.containment.trial`.
+
+    Where no folder is named it is AIOBS_RUN_DIR, set to a folder of this test where it is not set.
+    """
+    from aiobs.chaos.containment.trial import Containment
+
+    if not os.environ.get("AIOBS_RUN_DIR"):
+        monkeypatch.setenv("AIOBS_RUN_DIR", str(tmp_path / "run"))
+
+    def tell(found: Holding) -> None:
+        if not found:  # pytest cuts what it shows of an asserted value; a section of the failure stays whole
+            request.node.add_report_section("call", "containment", repr(found))
+
+    return Containment(Path(os.environ["AIOBS_RUN_DIR"]), tmp_path, lambda: _injected, tell)
 
 
 @pytest.fixture(autouse=True)

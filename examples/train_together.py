@@ -248,7 +248,7 @@ def run_all(chosen: argparse.Namespace) -> int:
                 if chosen.bulkhead and process.poll():
                     starts[rank] += 1
                     ranks[rank] = start(rank, starts[rank])
-        return max(abs(process.returncode) for process in ranks.values())
+        return max(abs(process.wait()) for process in ranks.values())
     finally:
         for process in (*ranks.values(), store):
             process.terminate()

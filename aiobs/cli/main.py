@@ -20,6 +20,7 @@ VERBS = {
     "agent": "run, look at or stop this host's agent",
     "chaos": "inject faults that always end: list, plan, inject, status, stop, recover",
     "verdict": "did the failure stay where it should? boundaries and SLOs against a run folder",
+    "demo": "break a small LLM service and a training job in turn, and judge each failure",
 }
 """Each verb, which is also the name of its module in this package, and what it does."""
 

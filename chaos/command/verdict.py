@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from aiobs.chaos.containment.boundaries import suggest
 from aiobs.chaos.containment.exit_codes import EXIT_CODES, exit_code, gravest
-from aiobs.chaos.containment.judging import judge_faults, permitted_of
+from aiobs.chaos.containment.judging import judge_faults
 from aiobs.chaos.containment.model import Spec
 from aiobs.chaos.containment.planning import plan
 from aiobs.chaos.containment.report.page import write_reports
+from aiobs.chaos.containment.report.waterfall import jaeger_url
 from aiobs.chaos.containment.run_folder import RunFolder
 from aiobs.chaos.containment.spec import read_spec
 from aiobs.chaos.containment.written import as_json, as_junit, as_markdown
@@ -49,9 +51,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="the verdicts as JSON, a list")
     made.add_argument("--junit", metavar="FILE", help="write JUnit XML too")
     made.add_argument("--markdown", metavar="FILE", help="write Markdown too")
-    made.add_argument(
-        "--html", metavar="FILE", help="write the report too; with several faults a file for each, its id added"
-    )
+    made.add_argument("--html", metavar="FILE", help="write the report too: one file, a section for each fault")
+    made.add_argument("--jaeger", metavar="URL", help="a Jaeger that has the traces too: the report links to it")
     return made
 
 
@@ -83,11 +84,15 @@ def main(argv: Sequence[str]) -> int:
             )
         verdicts = judge_faults(source, faults)
         if options.html:
-            samples = source.samples(source.spec, permitted_of(source, faults))
-            write_reports(Path(options.html), verdicts, source.spec, samples)
+            write_reports(
+                Path(options.html), verdicts, source.spec, partial(source.samples, source.spec),
+                files=source.files(), jaeger=jaeger_url(options.jaeger),
+            )  # fmt: skip
     finally:
         source.close()
-    for path, text in ((options.junit, as_junit(verdicts)), (options.markdown, "\n".join(map(as_markdown, verdicts)))):
+    links = [f"{options.html}#fault-{place + 1}" if options.html else "" for place in range(len(verdicts))]
+    markdown = "\n".join(map(as_markdown, verdicts, links))
+    for path, text in ((options.junit, as_junit(verdicts)), (options.markdown, markdown)):
         if path:
             Path(path).write_text(text, "utf-8")
     if options.json:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 from aiobs import names
 from aiobs.chaos.containment.document import Node
@@ -20,24 +21,29 @@ UNITS = (
 """Attributes that tell units apart, the likeliest first."""
 
 
-PLAIN = {"span.name": "name", "span.kind": "kind", "error": "error::VARCHAR"}
-"""What can be asked of a span beside its attributes, and its column."""
+PLAIN = ("span.name", "span.kind", "error")
+"""What can be asked of a span beside its attributes."""
 
 
-def conditions(where: Mapping[str, Sequence[str]], columns: Mapping[str, str], any_of: bool = False) -> str:
-    """SQL that is true for spans that match `where`, whose attributes are in `columns`; never NULL."""
-    found = []
-    for attribute, values in where.items():
-        column = PLAIN.get(attribute) or columns[attribute]
-        exact = [value for value in values if not set("*?[") & set(value)]
-        tests = [f"{column} IN ({', '.join(_quoted(value) for value in exact)})"] if exact else []
-        tests += [f"{column} GLOB {_quoted(value)}" for value in values if value not in exact]
-        found.append(f"coalesce({' OR '.join(tests)}, false)")
-    return "(" + ((" OR " if any_of else " AND ").join(found) or "true") + ")"
+def matches(where: Mapping[str, Sequence[str]], any_of: bool = False) -> Callable[[Mapping[str, str | None]], bool]:
+    """Whether a span, given as attribute to value, is one that `where` means: all must match, or any; nothing asked is
+    true of all, and of none with `any_of`."""
+    tests = [(attribute, frozenset(values), _wildcards(values)) for attribute, values in where.items()]
+
+    def fits(span: Mapping[str, str | None]) -> bool:
+        found = (
+            (value := span.get(attribute)) is not None
+            and (value in exact or (pattern is not None and pattern.fullmatch(value) is not None))
+            for attribute, exact, pattern in tests
+        )
+        return any(found) if any_of else all(found)
+
+    return fits
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _wildcards(values: Sequence[str]) -> re.Pattern[str] | None:
+    found = [re.escape(value).replace(r"\*", ".*").replace(r"\?", ".") for value in values if set("*?") & set(value)]
+    return re.compile("|".join(found), re.DOTALL) if found else None
 
 
 def check(spec: Spec, seen: Seen, carriers: Mapping[str, int], permitted: Sequence[str]) -> None:

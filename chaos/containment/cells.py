@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from aiobs.chaos.containment import batch_means, proportions, rare
-from aiobs.chaos.containment.model import Cell, CellResult, Interval, Samples, Slo, Windows
+from aiobs.chaos.containment.amounts import in_words, worse
+from aiobs.chaos.containment.model import Cell, CellResult, Interval, Kind, Samples, Slo, Windows
 from aiobs.chaos.containment.statistics import BATCHES, GATE, Bounds, effective
 
 _SURELY = 20.0
@@ -71,29 +72,30 @@ def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Sa
     else:
         times = [(window[1] - window[0]) / 1e9 for window in (windows.baseline, windows.fault)]
         bounds = _events(int(a[1].sum()), times[0], int(b[1].sum()), times[1], alpha)
-    return _settled(blank, bounds)
+    return _settled(blank, bounds, slo.kind)
 
 
-def _settled(blank: Cell, bounds: Bounds) -> Cell:
+def _settled(blank: Cell, bounds: Bounds, kind: Kind) -> Cell:
     at = replace(
         blank, estimate=bounds.estimate, low=bounds.low, high=bounds.high, n_eff=bounds.n_eff, method=bounds.method, p_harm=bounds.p_harm
     )  # fmt: skip
     result: CellResult
+    margin = worse(kind, blank.margin, sign=False)
     if bounds.low > blank.margin:
         result, more = "harmed", 0.0
-        reason = f"it got worse by {bounds.estimate:.4g} (at least {bounds.low:.4g}), more than the margin of {blank.margin:g}"
+        reason = f"it got worse by {in_words(kind, bounds.estimate)} (at least {worse(kind, bounds.low, sign=False)}), more than the margin of {margin}"
     elif bounds.n_eff < GATE:
         result, more = "unsure", GATE / max(bounds.n_eff, 1.0)
         reason = f"only {bounds.n_eff:.0f} independent samples in a window, {GATE:.0f} are needed: measure {more:.1f} times as long"
     elif bounds.high < blank.margin:
         result, more = "held", 0.0
-        reason = f"it got worse by {bounds.high:.4g} at most, the margin is {blank.margin:g}"
+        reason = f"it got worse by {in_words(kind, bounds.high)} at most, the margin is {margin}"
     else:
         result, more = "unsure", proportions.needed(bounds.estimate, bounds.high, blank.margin)
         longer = (
             "no amount of it will show that it held" if more == float("inf") else f"measure {more:.1f} times as long"
         )
-        reason = f"it may have got worse by up to {bounds.high:.4g}, the margin is {blank.margin:g}: {longer}"
+        reason = f"it may have got worse by up to {in_words(kind, bounds.high)}, the margin is {margin}: {longer}"
     return replace(at, result=result, reason=reason, more_needed=more)
 
 

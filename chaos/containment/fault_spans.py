@@ -17,28 +17,58 @@ def _text(pairs: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in pairs or ():
         value = {kind: it for kind, it in (pair.get("value") or {}).items() if it is not None}
-        found[pair["key"]] = next(iter(value.values()), None)
+        told = next(iter(value.values()), None)
+        if "arrayValue" in value:
+            told = [str(it) for entry in value["arrayValue"].get("values") or () for it in entry.values()]
+        found[pair["key"]] = told
     return found
 
 
-def fault_of(span: Mapping[str, Any]) -> Fault:
+NO_END = "nothing on record says that the fault was undone"
+"""Why a fault counts as stopped whose injector was lost before it could tell."""
+
+
+def faults_of(spans: Sequence[Mapping[str, Any]], latest_ns: int) -> tuple[Fault, ...]:
+    """The faults that OTLP JSON spans tell of, by time, each once: of several tellings the one that knows most.
+
+    Args:
+        latest_ns: when the telemetry ends; so long at least a fault lasted whose end nobody told.
+    """
+    fullest: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for span in spans:
+        which = (str(span.get("traceId") or ""), str(span.get("spanId") or span.get("startTimeUnixNano")))
+        if which not in fullest or _knows(span) > _knows(fullest[which]):
+            fullest[which] = span
+    found = [fault_of(span, latest_ns) for span in fullest.values() if int(span.get("startTimeUnixNano") or 0)]
+    return tuple(sorted(found, key=lambda fault: (fault.injected_ns, fault.id)))
+
+
+def _knows(span: Mapping[str, Any]) -> tuple[int, int]:
+    return (len(span.get("events") or ()), int(span.get("endTimeUnixNano") or 0))
+
+
+def fault_of(span: Mapping[str, Any], latest_ns: int = 0) -> Fault:
     """The fault that an OTLP JSON span tells of."""
     told = _text(span.get("attributes"))
-    at = {event["name"]: int(event["timeUnixNano"] or 0) for event in span.get("events") or ()}
+    at = {str(event.get("name")): int(event.get("timeUnixNano") or 0) for event in span.get("events") or ()}
     because = next(
         (_text(event.get("attributes")).get(names.FAULT_UNDO_REASON, "") for event in span.get("events") or ()
-         if event["name"] == names.EVENT_FAULT_UNDONE), "",
+         if event.get("name") == names.EVENT_FAULT_UNDONE), "",
     )  # fmt: skip
-    start, end = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
+    start, end = int(span["startTimeUnixNano"]), int(span.get("endTimeUnixNano") or 0)
     injected = at.get(names.EVENT_FAULT_INJECTED) or start
+    undone = at.get(names.EVENT_FAULT_UNDONE) or end
+    stopped = "" if not because or because in _ORDINARY or because == "no effect was seen" else str(because)
+    if not undone:
+        undone, stopped = max(latest_ns, injected + 1), NO_END
     valid = told.get(names.FAULT_VALID)
     residue = told.get(names.FAULT_RESIDUE)
     return Fault(
         id=str(told.get(names.FAULT_ID) or span.get("spanId")), kind=str(told.get(names.FAULT_KIND) or span["name"].partition(" ")[2]),
-        injected_ns=injected, effective_ns=at.get(names.EVENT_FAULT_EFFECTIVE) or injected, undone_ns=at.get(names.EVENT_FAULT_UNDONE) or end,
+        injected_ns=injected, effective_ns=at.get(names.EVENT_FAULT_EFFECTIVE) or injected, undone_ns=undone,
         boundary=str(told.get(names.FAULT_BOUNDARY) or ""), experiment=str(told.get(names.FAULT_EXPERIMENT) or ""),
         target=str(told.get(names.FAULT_TARGET) or ""), valid=None if valid is None else str(valid).lower() == "true",
-        residue=tuple([str(residue)] if residue else []), aborted="" if not because or because in _ORDINARY or because == "no effect was seen" else because,
+        residue=tuple(residue) if isinstance(residue, list) else tuple([str(residue)] if residue else []), aborted=stopped,
         trace_id=str(span.get("traceId") or ""), span_id=str(span.get("spanId") or ""),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from aiobs.chaos.containment.amounts import in_words
 from aiobs.chaos.containment.batch_means import inflation
 from aiobs.chaos.containment.cells import cell, silent
 from aiobs.chaos.containment.fault_spans import windows_of
@@ -36,7 +37,8 @@ def judge(spec: Spec, source: Source, fault: Fault | None = None, aborted: str =
     cells, recoveries = _cells(spec, samples, slos, windows), _recoveries(samples, slos, windows)
     found = Verdict(
         "contained", "", cells, recoveries, fault=fault, windows=windows, observed=_observed(cells),
-        budget=_budget(cells, slos, windows), raw={"spans": seen.spans, "duplicates": seen.duplicates, "alpha": spec.alpha, "permitted": list(permitted)},
+        budget=_budget(cells, slos, windows), raw={"spans": seen.spans, "duplicates": seen.duplicates, "alpha": spec.alpha, "permitted": list(permitted),
+             "kinds": {slo.name: slo.kind for slo in spec.slos}},
         certifies=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result == "held" and it.side == "outside"),
         does_not_certify=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result != "held" and it.side == "outside"),
     )  # fmt: skip
@@ -49,10 +51,10 @@ def judge(spec: Spec, source: Source, fault: Fault | None = None, aborted: str =
 
 def _cells(spec: Spec, samples: Sequence[Samples], slos: dict[str, Slo], windows: Windows) -> tuple[Cell, ...]:
     controls = {it.slo: it for it in samples if it.stratum == spec.control}
-    # A stratum without a single span of any SLO is not there; "everything else" often is not.
-    there = {it.stratum for it in samples if len(it.start_ns) or it.dropped} | {
-        boundary.name for boundary in spec.boundaries
-    }
+    # A stratum without a single span of any SLO is not there; "everything else" often is not. One that carries some SLOs
+    # is judged by these: ranks have no requests, replicas no steps.
+    carried = {it.stratum for it in samples if len(it.start_ns) or it.dropped}
+    declared = {boundary.name for boundary in spec.boundaries}
     found = [
         cell(
             it,
@@ -62,14 +64,11 @@ def _cells(spec: Spec, samples: Sequence[Samples], slos: dict[str, Slo], windows
             None if it.stratum == spec.control or it.side == "inside" else controls.get(it.slo),
         )
         for it in samples
-        if it.stratum in there or it.side == "inside"
+        if len(it.start_ns)
+        or it.dropped
+        or (it.stratum not in carried and (it.stratum in declared or it.side == "inside"))
     ]
-    # "everything else" need not carry every SLI: replicas have first tokens, their router has none.
-    found = [
-        it
-        for it in found
-        if it.side == "inside" or it.n_baseline or it.n_fault or it.stratum in {b.name for b in spec.boundaries}
-    ]
+    found = [it for it in found if it.side == "inside" or it.n_baseline or it.n_fault or it.stratum in declared]
     harmed = sorted((it for it in found if it.side == "outside" and it.result == "harmed"), key=lambda it: it.p_harm)
     named, tests = set(), sum(1 for it in found if it.side == "outside")
     for place, it in enumerate(harmed):
@@ -101,6 +100,7 @@ def _recoveries(samples: Sequence[Samples], slos: dict[str, Slo], windows: Windo
             slo.margin,
             hold_needed(slo.margin),
             inflation(it.bad[first:end]),
+            (end - first) * 1e9 / (windows.baseline[1] - windows.baseline[0]),
         )
         why = (
             "too few requests after the undo to tell" if got.unseen
@@ -208,12 +208,13 @@ def _decide(found: Verdict, spec: Spec, seen: Seen, fault: Fault | None, others:
             "no_effect",
             "No SLI inside the boundary shows the fault: it proved nothing. Check the target, give it more load, or declare it absorbed.",
         )
+    slos = {slo.name: slo for slo in spec.slos}
     over = [it for it in inside if _allowed(spec, it) is not None and it.low > (_allowed(spec, it) or 0.0)]
     if over:
         return say(
             "leaked",
             "inside",
-            f"{over[0].slo} of {over[0].stratum} got worse by {over[0].estimate:.4g}: more than is allowed inside.",
+            f"{over[0].slo} of {over[0].stratum} got worse by {in_words(slos[over[0].slo].kind, over[0].estimate)}: more than is allowed inside.",
             [over[0].stratum],
         )
     sick = [
@@ -288,7 +289,9 @@ def _felt(inside: Sequence[Cell], samples: Sequence[Samples], windows: Windows) 
             and float(stats.poisson.cdf(it.n_fault, 0.9 * expected)) < _SIGNIFICANT
         ):
             return True
-    return any(silent(it, windows) for it in samples if it.side == "inside" and len(it.start_ns))
+    # What was killed may be well again before the guard is over: for the inside that was the effect.
+    whole = replace(windows, fault=(windows.injected_ns, windows.fault[1]))
+    return any(silent(it, whole) for it in samples if it.side == "inside" and len(it.start_ns))
 
 
 def _hole(seen: Seen, windows: Windows) -> float:
@@ -322,7 +325,8 @@ def _budget(cells: Sequence[Cell], slos: dict[str, Slo], windows: Windows) -> di
     found: dict[str, float] = {}
     for it in cells:
         objective = slos[it.slo].objective
-        if it.side == "outside" and objective is not None and it.n_fault:
+        shares = slos[it.slo].kind in ("ratio", "threshold")
+        if it.side == "outside" and shares and objective is not None and it.n_fault:
             burned = it.fault / (1 - objective) * days / slos[it.slo].budget_days
             found[it.slo] = max(found.get(it.slo, 0.0), burned)
     return found

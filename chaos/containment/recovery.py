@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import log
 from typing import Any
 
+_MISSED = 20.0
 _DOUBT = 0.005
 """Risk of taking strays of an SLI's ordinary share for a bad stretch."""
 
@@ -67,7 +68,7 @@ class Recovered:
 
 
 def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: int, ordinary: float, margin: float,
-             needed: int, clumping: float = 1.0) -> Recovered:  # fmt: skip
+             needed: int, clumping: float = 1.0, rate: float = 0.0) -> Recovered:  # fmt: skip
     """When requests that began at `start_ns` were well again, up to `until_ns`.
 
     Args:
@@ -75,6 +76,7 @@ def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: in
         margin: growth of it that still counts as well.
         needed: good requests in the hold below which nothing is shown.
         clumping: by how much the baseline's bad ones vary more than independent ones do.
+        rate: the baseline's requests a second: what is silent so long that 20 are missed is not well yet.
     """
     import numpy as np
 
@@ -89,7 +91,7 @@ def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: in
     last = float(at[stretches[-1].last]) if stretches else 0.0
     after = at[stretches[-1].last + 1 :] if stretches else at
     first = float(after[0]) if len(after) else end
-    well = first if stretches else 0.0
+    well = first if stretches or rate * at[0] >= _MISSED else 0.0
     if not len(after) or end - well < hold_ns / 1e9 * 0.999:
         return Recovered(last, end, censored=True, relapse=_relapsed(at, stretches, hold_ns))
     hold = after[after < well + hold_ns / 1e9]

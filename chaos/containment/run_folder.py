@@ -1,40 +1,20 @@
-"""A run folder (OTLP JSON Lines, ours or a Collector's file exporter) as a source, read once by DuckDB."""
+"""A run folder (OTLP JSON Lines, ours or a Collector's file exporter) as a source, read once."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiobs import names
-from aiobs.chaos.containment.boundaries import PLAIN, conditions
-from aiobs.chaos.containment.fault_spans import fault_of
+from aiobs.chaos.containment.boundaries import PLAIN, matches
+from aiobs.chaos.containment.fault_spans import faults_of
 from aiobs.chaos.containment.glimpse import glimpse
 from aiobs.chaos.containment.model import REST, Fault, Samples, Seen, Slo, Spec
+from aiobs.chaos.containment.otlp_lines import Asked
+from aiobs.chaos.containment.reading import read
 from aiobs.chaos.containment.spec import expand
-from aiobs.errors import NotEnabledError, RecordError
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-MEMORY = "1700MB"
-"""DuckDB's own limit; what is more goes to a temporary folder."""
-
-_VALUE = 'STRUCT("stringValue" VARCHAR, "intValue" VARCHAR, "doubleValue" VARCHAR, "boolValue" VARCHAR)'
-_ATTRIBUTES = f'STRUCT("key" VARCHAR, "value" {_VALUE})[]'
-_EVENTS = f'STRUCT("name" VARCHAR, "timeUnixNano" BIGINT, "attributes" {_ATTRIBUTES})[]'
-_SPANS = (
-    'STRUCT("traceId" VARCHAR, "spanId" VARCHAR, "name" VARCHAR, "kind" VARCHAR, "startTimeUnixNano" BIGINT, '
-    f'"endTimeUnixNano" BIGINT, "attributes" {_ATTRIBUTES}, "status" STRUCT("code" VARCHAR), "events" {_EVENTS})[]'
-)
-_GROUPS = f'STRUCT("resource" STRUCT("attributes" {_ATTRIBUTES}), "scopeSpans" STRUCT("spans" {_SPANS})[])[]'
-_MACROS = """
-CREATE MACRO shown(v) AS coalesce(v['stringValue'], v['intValue'], v['doubleValue'], v['boolValue']);
-CREATE MACRO att(list, key) AS shown(list[list_position([pair['key'] for pair in list], key)]['value']);
-CREATE MACRO kind(k) AS CASE k WHEN '2' THEN 'server' WHEN '3' THEN 'client' WHEN '4' THEN 'producer' WHEN '5' THEN 'consumer'
-    WHEN '1' THEN 'internal' ELSE lower(replace(coalesce(k, 'internal'), 'SPAN_KIND_', '')) END;
-"""
+from aiobs.errors import RecordError
 
 
 class RunFolder:
@@ -45,152 +25,137 @@ class RunFolder:
         spec: what will be asked of it; boundaries for each value are filled in from what it holds.
 
     Raises:
-        NotEnabledError: DuckDB is not installed.
+        NotEnabledError: msgspec or NumPy is not installed.
         RecordError: it is no run folder, or cannot be read.
         PlanError: the spec names what no telemetry carries.
     """
 
     def __init__(self, folder: Path, spec: Spec) -> None:
+        self.paths = _files(folder)
+        values = {slo.indicator.value for slo in spec.slos} - {"", "duration"}
+        asked = [boundary.where for boundary in spec.boundaries]
+        asked += [where for slo in spec.slos for where in (slo.indicator.spans, slo.indicator.bad)]
+        self._texts = tuple(sorted({key for where in asked for key in where} - {*PLAIN}))
+        self._asked = Asked(self._texts, tuple(sorted(values)))
         try:
-            import duckdb
-        except ImportError:
-            raise NotEnabledError("the verdict", "containment") from None
-        paths = [folder] if folder.is_file() else sorted(folder.glob("traces*.jsonl"))
-        self._paths = [str(path) for path in paths if path.stat().st_size]
-        if not self._paths:
-            raise RecordError(str(folder), "holds no spans: there is no traces*.jsonl with anything in it")
-        self._db: DuckDBPyConnection = duckdb.connect()
-        try:
-            self._db.execute(
-                f"SET enable_progress_bar = false; SET memory_limit = '{MEMORY}'; SET threads = 2; SET preserve_insertion_order = false"
-            )
-            self._db.execute(_MACROS)
-            self._values = glimpse(self._paths)
-            self._read(spec)
-        except duckdb.Error as error:
-            self._db.close()
-            raise RecordError(str(folder), f"cannot be read: {str(error).splitlines()[0]}") from error
+            self._values = glimpse(self.paths)
+            self._told = read(self.paths, self._asked)
+        except OSError as error:
+            raise RecordError(str(folder), f"cannot be read: {error.strerror or error}") from error
+        if not self._told.lines - self._told.unreadable:
+            raise RecordError(str(folder), "holds no line of OTLP JSON: it is no run folder, or was written over")
+        self._once()
+        each = {key for boundary in spec.boundaries for key in boundary.where if ("{each}",) in boundary.where.values()}
+        seen = {key: tuple(sorted({text for row in self._shapes() if (text := row[key]) is not None})) for key in each}
+        self._values = {**self._values, **{key: found for key, found in seen.items() if found}}
+        self.spec = expand(spec, self._values)
+        self._member = self._mask([boundary.where for boundary in self.spec.boundaries])
+        self._counts = self._mask([slo.indicator.spans for slo in spec.slos])
+        # A request that failed before it had the value (no first token ever came) kept no promise either.
+        failed: list[Mapping[str, Sequence[str]]] = [
+            slo.indicator.bad or ({"error": ("true",)} if slo.kind == "threshold" else {}) for slo in spec.slos
+        ]
+        self._bad = self._mask(failed, any_of=True)
 
     def close(self) -> None:
         """Let go of the memory."""
-        self._db.close()
+        del self._told
 
-    def _source(self) -> str:
-        return (
-            f"read_json(?, columns = {{'resourceSpans': '{_GROUPS}'}}, format = 'newline_delimited', ignore_errors = true, "
-            "maximum_object_size = 33554432)"
-        )
+    def _once(self) -> None:
+        """Leave out copies, and put what is left in order of time."""
+        import numpy as np
 
-    def _read(self, spec: Spec) -> None:
-        values = sorted({slo.indicator.value for slo in spec.slos if slo.indicator.value not in ("", "duration")})
-        self._columns = {value: f"v{place}" for place, value in enumerate(values)}
-        asked = [boundary.where for boundary in spec.boundaries]
-        asked += [where for slo in spec.slos for where in (slo.indicator.spans, slo.indicator.bad)]
-        keys = {
-            key: f"k{place}"
-            for place, key in enumerate(sorted({*values, *[key for where in asked for key in where]} - {*PLAIN}))
-        }
-        # Looked up once for each resource, and once for each span that does not have it from there.
-        of_resource = "".join(
-            [f", att(g['resource']['attributes'], '{_quoted(key)}') AS r{name}" for key, name in keys.items()]
-        )
-        of_span = "".join(
-            [f", coalesce(r{name}, att(x['attributes'], '{_quoted(key)}')) AS {name}" for key, name in keys.items()]
-        )
-        passed = "".join([f", r{name}" for name in keys.values()])
-        counted = [conditions(slo.indicator.spans, keys) for slo in spec.slos]
-        # A request that failed before it had the value (no first token ever came) kept no promise either.
-        bad = [
-            conditions(slo.indicator.bad, keys, any_of=True)
-            if slo.indicator.bad
-            else "error"
-            if slo.kind == "threshold"
-            else "false"
-            for slo in spec.slos
-        ]
-        units = {key: keys[key] for boundary in spec.boundaries for key in boundary.where if key in keys}
-        told = "".join([f", {name}" for name in units.values()])
-        wanted = "".join([f", try_cast({keys[value]} AS FLOAT) AS {name}" for value, name in self._columns.items()])
-        self._db.execute(f"""CREATE TABLE told AS SELECT start_ns, name, kind, error, ((end_ns - start_ns) / 1e9)::FLOAT AS duration, key,
-            {_mask(counted)} AS counts, {_mask(bad)} AS bad, fault {wanted} {told}
-        FROM (SELECT x['name'] AS name, kind(x['kind']) AS kind, x['startTimeUnixNano'] AS start_ns,
-                x['endTimeUnixNano'] AS end_ns, hash(x['traceId'], x['spanId']) AS key {of_span},
-                coalesce(x['status']['code'] IN ('2', 'STATUS_CODE_ERROR'), false)
-                    OR coalesce(att(x['attributes'], '{names.TRUNCATED}') = 'true', false) AS error,
-                CASE WHEN starts_with(x['name'], '{names.SPAN_FAULT} ') THEN to_json(x)::VARCHAR END AS fault
-            FROM (SELECT unnest(s['spans']) AS x {passed} FROM (SELECT unnest(g['scopeSpans']) AS s {of_resource}
-                FROM (SELECT unnest(resourceSpans) AS g FROM {self._source()})))
-            WHERE x['startTimeUnixNano'] > 0 AND x['endTimeUnixNano'] IS NOT NULL)""", [self._paths])  # fmt: skip
-        # Boundaries for each value are known only now that all are read.
-        for key, name in units.items():
-            each = self._db.execute(
-                f"SELECT DISTINCT {name} FROM told WHERE {name} IS NOT NULL ORDER BY 1 LIMIT 1000"
-            ).fetchall()
-            self._values[key] = tuple([row[0] for row in each])
-        self.spec = expand(spec, self._values)
-        member = [conditions(boundary.where, keys) for boundary in self.spec.boundaries]
-        self._db.execute(f"""CREATE TABLE spans AS SELECT start_ns, duration, key, counts, bad, fault,
-            {_mask(member)} AS member {"".join([f", {name}" for name in self._columns.values()])} FROM told""")  # fmt: skip
-        self._db.execute("DROP TABLE told")
-        total, single = self._one("SELECT count(*), count(DISTINCT key) FROM spans")
-        self._duplicates = total - single
-        if self._duplicates:
-            self._db.execute(
-                "CREATE TABLE once AS SELECT DISTINCT ON (key) * FROM spans; DROP TABLE spans; ALTER TABLE once RENAME TO spans"
-            )
+        told = self._told
+        # Of a span told as cut off and told again when it had ended, the whole one is taken.
+        order = np.argsort(np.isnan(told.duration), kind="stable") if np.isnan(told.duration).any() else None
+        key = told.key if order is None else told.key[order]
+        _, first = np.unique(key, return_index=True)
+        self._duplicates = len(key) - len(first)
+        kept = first if order is None else order[first]
+        kept = kept[np.argsort(told.start[kept], kind="stable")]
+        self._told = replace(
+            told, start=told.start[kept], duration=told.duration[kept], key=np.empty(0), shape=told.shape[kept],
+            numbers=[column[kept] for column in told.numbers], marks=[column[kept] for column in told.marks],
+        )  # fmt: skip
 
-    def _one(self, query: str) -> Any:
-        return self._db.execute(query).fetchone()
+    def _shapes(self) -> list[dict[str, str | None]]:
+        keys = ("span.name", "span.kind", "error", *self._texts)
+        return [dict(zip(keys, shape, strict=True)) for shape in self._told.shapes]
+
+    def _mask(self, each: Sequence[Mapping[str, Sequence[str]]], any_of: bool = False) -> Any:
+        """A bit for each of `each` that a shape matches."""
+        import numpy as np
+
+        found = np.zeros(max(len(self._told.shapes), 1), np.int64)
+        tests = [matches(where, any_of) for where in each]
+        for place, shape in enumerate(self._shapes()):
+            found[place] = sum(1 << bit for bit, test in enumerate(tests) if test(shape))
+        return found
+
+    def files(self) -> tuple[Path, ...]:
+        """The OTLP JSON Lines that were read, in which the spans of a trace can be looked up."""
+        return tuple([Path(path) for path in self.paths])
 
     def seen(self) -> Seen:
         """What there is."""
-        spans, first, last, backwards = self._one(
-            "SELECT count(*), coalesce(min(start_ns), 0), coalesce(max(start_ns), 0), count(*) FILTER (duration < 0) FROM spans WHERE fault IS NULL"
-        )
-        alive = self._db.execute(
-            "SELECT DISTINCT start_ns // 100000000 * 100000000 AS moment FROM spans WHERE fault IS NULL ORDER BY 1"
-        ).fetchnumpy()["moment"]
-        return Seen(spans, self._duplicates, (first, last), alive, self._values, (), backwards)
+        import numpy as np
+
+        told = self._told
+        start = told.start
+        span = (int(start[0]), int(start[-1])) if len(start) else (0, 0)
+        alive = np.unique(start // 100_000_000) * 100_000_000
+        trouble = []
+        if told.unreadable:
+            trouble.append(f"{told.unreadable} of {told.lines} lines cannot be read")
+        if told.timeless:
+            trouble.append(f"{told.timeless} spans have no start and stand nowhere in time")
+        backwards = int((told.duration < 0).sum())
+        return Seen(len(start), self._duplicates, span, alive, self._values, tuple(trouble), backwards)
 
     def faults(self) -> tuple[Fault, ...]:
         """Faults on the record, by time."""
-        rows = self._db.execute("SELECT fault FROM spans WHERE fault IS NOT NULL ORDER BY start_ns").fetchall()
-        return tuple([fault_of(json.loads(row[0])) for row in rows])
+        return faults_of(self._told.faults, self.seen().span[1])
 
     def carriers(self) -> Mapping[str, int]:
         """How many spans each boundary holds."""
-        columns = ", ".join(
-            f"count(*) FILTER (member & {1 << place} > 0)" for place in range(len(self.spec.boundaries))
-        )
-        found = self._one(f"SELECT {columns} FROM spans")
-        return dict(zip([boundary.name for boundary in self.spec.boundaries], found, strict=True))
+        import numpy as np
+
+        spans = np.bincount(self._told.shape, minlength=len(self._member))
+        return {
+            boundary.name: int(spans[(self._member & (1 << place)) > 0].sum())
+            for place, boundary in enumerate(self.spec.boundaries)
+        }
 
     def samples(self, spec: Spec, permitted: Sequence[str]) -> tuple[Samples, ...]:
         """See :class:`~aiobs.chaos.containment.model.Source`."""
-        inside = sum(1 << place for place, boundary in enumerate(spec.boundaries) if boundary.name in permitted)
-        strata = [("+".join(permitted), "inside", f"member & {inside} > 0")]
-        strata += [
-            (boundary.name, "outside", f"member & {1 << place} > 0 AND member & {inside} = 0")
-            for place, boundary in enumerate(spec.boundaries)
-            if boundary.name not in permitted
-        ]
-        if spec.rest:
-            strata.append((REST, "outside", "member = 0"))
-        return tuple([self._samples(place, slo, *stratum) for place, slo in enumerate(spec.slos) for stratum in strata])
-
-    def _samples(self, place: int, slo: Slo, stratum: str, side: Any, where: str) -> Samples:
         import numpy as np
 
-        value = "duration" if slo.indicator.value == "duration" else self._columns.get(slo.indicator.value, "")
-        found: Any = self._db.execute(
-            f"""SELECT start_ns, bad & {1 << place} > 0 AS bad {", " + value + " AS value" if value else ""} FROM spans
-            WHERE {where} AND counts & {1 << place} > 0 AND fault IS NULL AND duration >= 0 ORDER BY start_ns"""
-        ).fetchnumpy()
-        start = np.asarray(found["start_ns"])
-        bad = np.asarray(found["bad"], dtype=bool)
+        bits = {boundary.name: 1 << place for place, boundary in enumerate(spec.boundaries)}
+        inside = sum(bits[name] for name in permitted if name in bits)
+        strata: list[tuple[str, Any, Any]] = [("+".join(permitted), "inside", (self._member & inside) > 0)]
+        strata += [
+            (name, "outside", ((self._member & bit) > 0) & ((self._member & inside) == 0))
+            for name, bit in bits.items()
+            if name not in permitted
+        ]
+        if spec.rest:
+            strata.append((REST, "outside", self._member == 0))
+        found = []
+        for stratum, side, of_shape in strata:
+            rows = np.flatnonzero(of_shape[self._told.shape] & ~(self._told.duration < 0))
+            found += [self._samples(place, slo, stratum, side, rows) for place, slo in enumerate(spec.slos)]
+        return tuple(found)
+
+    def _samples(self, place: int, slo: Slo, stratum: str, side: Any, rows: Any) -> Samples:
+        import numpy as np
+
+        told, bit = self._told, 1 << place
+        rows = rows[((self._counts & bit) > 0)[told.shape[rows]]]
+        start, bad = told.start[rows], ((self._bad & bit) > 0)[told.shape[rows]]
+        value = slo.indicator.value
         if not value:
             return Samples(stratum, slo.name, side, start, bad, np.empty(0))
-        numbers = np.ma.filled(np.ma.asarray(found["value"], dtype=np.float32), np.nan)
+        numbers = (told.duration if value == "duration" else told.numbers[self._asked.numbers.index(value)])[rows]
         known = ~np.isnan(numbers)
         if slo.kind == "threshold" and slo.indicator.above is not None:
             failed = bad & ~known
@@ -200,13 +165,27 @@ class RunFolder:
         return Samples(stratum, slo.name, side, start[known], bad[known], numbers[known], dropped)
 
 
-def _mask(each: Sequence[str]) -> str:
-    parts = [f"CASE WHEN {one} THEN {1 << place} ELSE 0 END" for place, one in enumerate(each)]
-    return "(" + (" + ".join(parts) or "0") + ")::BIGINT"
+def _files(folder: Path) -> list[str]:
+    """The files with spans in `folder`.
+
+    Raises:
+        RecordError: there are none.
+    """
+    if folder.is_file():
+        paths = [folder]
+    else:
+        # A Collector's file exporter writes under whatever name it is given.
+        ours = sorted(folder.glob("traces*.jsonl"))
+        paths = ours or [path for path in sorted((*folder.glob("*.jsonl"), *folder.glob("*.json"))) if _has_spans(path)]
+    found = [str(path) for path in paths if path.stat().st_size]
+    if not found:
+        raise RecordError(str(folder), "holds no spans: there is no traces*.jsonl with anything in it")
+    return found
 
 
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
+def _has_spans(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b'"resourceSpans"' in file.read(4096)
 
 
 def open_folder(folder: Path, spec: Spec) -> tuple[RunFolder, Spec]:

@@ -175,7 +175,7 @@ def expand(spec: Spec, seen: Mapping[str, tuple[str, ...]]) -> Spec:
             Node(None, spec.path, "boundaries", {"boundaries": boundary.line}).refuse(
                 "each",
                 attribute,
-                f"no telemetry carries it; there are {', '.join(sorted(seen)) or 'no attributes at all'}",
+                f"no telemetry carries it; there are {', '.join(sorted(key for key, some in seen.items() if some)) or 'no attributes at all'}",
             )
         if len(found) + len(values) > 60:
             Node(None, spec.path, "boundaries", {"boundaries": boundary.line}).refuse(

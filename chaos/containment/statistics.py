@@ -54,9 +54,10 @@ def correlation_time(series: Any) -> float:
     step = -(-size // LAGS)
     if step > 1:
         x = x[: size // step * step].reshape(-1, step).mean(axis=1)
+    scale = float(x @ x)
     x = x - x.mean()
     power = float(x @ x)
-    if power <= 0.0:
+    if power <= 1e-20 * scale:  # one and the same number, but for rounding
         return 1.0
     width = 1 << (2 * len(x) - 1).bit_length()
     spectrum = np.fft.rfft(x, width)

@@ -17,8 +17,8 @@ FRONT = "front"
 """The machine with the router, the load and the store where ranks meet: no fault of the demo is aimed at it."""
 PACE_MS, STEP_MS = 20, 100
 """Least duration of an engine's step and of a training step: the same schedule on a slow machine and on a fast one."""
-TOGETHER_S = 4.0
-"""Without bulkheads all die together, and all are started again so much later."""
+AGAIN_S, TOGETHER_S = 2.0, 4.0
+"""What has died is started again so much later; without bulkheads all die together, and are started again together."""
 LOAD_S, STEPS = 1200, 1_000_000
 """More than any scene takes: load and training end with it."""
 _STORE, _REGISTRY = 9, 8
@@ -98,7 +98,7 @@ class Cast:
             )
         if setup.rate:
             words = f"--url {self.url} --rate {setup.rate} --requests {round(setup.rate * LOAD_S)} --seed {setup.seed}"
-            words += f" --limit {GIVEN_UP_S} --prompt 20 60 --tokens 4 8" + "".join(
+            words += f" --limit {GIVEN_UP_S} --prompt 20 60 --tokens 3 5" + "".join(
                 f" --tenant {tenant}" for tenant in setup.tenants
             )
             load = self._part("load", FRONT, "llm-load", "llm/load.py", words)
@@ -150,4 +150,4 @@ class Cast:
             env |= {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # it warns of addresses without a name
         argv = [sys.executable, str(self._folder / script), *words.split()]
         alone = self._setup.bulkheads
-        return Part(name, argv, env, fate="" if alone else fate, again_s=1.0 if alone or not fate else TOGETHER_S)
+        return Part(name, argv, env, fate="" if alone else fate, again_s=AGAIN_S if alone or not fate else TOGETHER_S)

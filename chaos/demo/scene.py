@@ -32,8 +32,9 @@ from aiobs.errors import ArmError, FaultError, PlanError
 
 MADE_S, ENDING_S = 30.0, 30.0
 """Patience until the machines are there, and until all has ended."""
-READY_S = 120.0
+READY_S = 180.0
 """Patience until all programs work: seven of them import PyTorch, on few processors."""
+RATE = 24.0
 _KEPT = ("AIOBS_CHAOS_DIR", "AIOBS_CHAOS_PROTECT", "AIOBS_ENVIRONMENT")
 _PORTS = 10
 
@@ -58,7 +59,7 @@ class Scene:
 
     Raises:
         ArmError: `nodes` is true and they cannot be had here.
-        FaultError: not everything works after two minutes; the message says what does not, and where its log is.
+        FaultError: not everything works after three minutes; the message says what does not, and where its log is.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Scene:
         *,
         replicas: int = 3,
         ranks: int = 3,
-        rate: float = 30.0,
+        rate: float = RATE,
         bulkheads: bool = True,
         nodes: bool | None = None,
         training: bool = True,
@@ -99,6 +100,7 @@ class Scene:
             "AIOBS_KEEP_EVERY": "1",
             "AIOBS_STARTED_AFTER": "600",
             "AIOBS_DEVICES": "off",
+            "AIOBS_PATCHES_OFF": "httpx",  # callers tell their own spans
         }
         self._base = {**base, **self.environment}
 
@@ -135,9 +137,17 @@ class Scene:
             raise PlanError("name", name, f"there are {there or 'no programs yet'}")
         return f"pidfile:{self.pidfile(name)}"
 
+    def port(self, name: str) -> int:
+        """The port that the router or a replica listens on. Raises PlanError."""
+        for index, serving in enumerate(self.units[: self._setup.replicas + 1]):
+            if serving == name:
+                return self._setup.port + index
+        raise PlanError("name", name, "only the router and the replicas have a port")
+
     def rates(self) -> dict[str, Rate]:
         """Requests of each replica and of the router, and steps of each rank, a second, of two seconds ago."""
-        return {name: rate for name, rate in self._glance.rates().items() if name in self.units}
+        found = self._glance.rates()
+        return {name: found.get(name, Rate()) for name in self.units}
 
     def events(self) -> Iterator[Mapping[str, Any]]:
         """What was started and what ended since the last call: ``part``, ``is``, ``at``, and ``pid`` or ``code``."""
@@ -157,8 +167,7 @@ class Scene:
     # -- coming and going ----------------------------------------------------------------------------------
     def __enter__(self) -> Scene:
         try:
-            self._begin()
-            self._wait()
+            self.start()
         except BaseException:
             self.close()
             raise
@@ -166,6 +175,23 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Begin, and wait until everything works; whoever calls it also calls :meth:`close`, whatever it raises."""
+        self._begin()
+        deadline = time.monotonic() + READY_S
+        while silent := self.silent() or self._hurried():
+            if time.monotonic() > deadline:
+                logs = ", ".join(str(self.log(name)) for name in silent)
+                raise FaultError("inject", f"{', '.join(silent)} did not work for {READY_S:g} s; see {logs}")
+            if self._waiting is not None:
+                self._waiting(self.rates())
+            time.sleep(0.2)
+
+    def _hurried(self) -> list[str]:
+        """The router, where it still makes up for what came while nobody could answer."""
+        rate = self.rates().get("router", Rate())
+        return ["router"] if self._setup.rate and rate.good > 1.5 * self._setup.rate else []
 
     def close(self) -> None:
         """End everything and wait until it has ended; again: nothing."""
@@ -215,16 +241,6 @@ class Scene:
         """The log of `name`, opened."""
         self.log(name).parent.mkdir(exist_ok=True)
         return self.log(name).open("ab")
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + READY_S
-        while silent := self.silent():
-            if time.monotonic() > deadline:
-                logs = ", ".join(str(self.log(name)) for name in silent)
-                raise FaultError("inject", f"{', '.join(silent)} did nothing for {READY_S:g} s; see {logs}")
-            if self._waiting is not None:
-                self._waiting(self.rates())
-            time.sleep(0.2)
 
     def _end_stage(self, stage: subprocess.Popen[bytes]) -> None:
         assert stage.stdin is not None

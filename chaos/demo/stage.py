@@ -22,6 +22,8 @@ from aiobs.chaos.testbed import Testbed
 from aiobs.errors import AiobsError
 
 ENDING_S = 8.0
+BOOT_S = 8.0
+"""A machine that is no node is back so long after it was lost; a node comes back with its link."""
 REFUSED = 3
 """Exit code where the machines cannot be made."""
 
@@ -59,7 +61,7 @@ def _here(setup: Setup) -> tuple[list[Part], dict[str, Any]]:
         below = cast.machine(index)
         if setup.bulkheads:
             folder = Path(setup.folder)
-            below = [Part(name, written(folder / f"{name}.json", folder, below))]
+            below = [Part(name, written(folder / f"{name}.json", folder, below), again_s=BOOT_S)]
         parts = [*below, *parts]
     return parts, {"url": cast.url, "bed": ""}
 
@@ -73,7 +75,7 @@ def _on_nodes(setup: Setup, stack: ExitStack) -> tuple[list[Part], dict[str, Any
         below = cast.front() if node.name == FRONT else cast.machine(node.index - 1)
         argv = node.command(written(folder / f"{node.name}.json", folder, below), setup.folder)
         link = f"/proc/{node.record.keeper}/net/route"
-        parts.append(Part(node.name, argv, node.variables(), needs=link))
+        parts.append(Part(node.name, argv, node.variables(), again_s=0.2, needs=link))
     return parts[1:] + parts[:1], {"url": cast.url, "bed": bed.name}
 
 

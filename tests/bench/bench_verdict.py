@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,27 +63,79 @@ def put(file: object, about: dict[str, str], spans: list[object]) -> None:
     print(json.dumps({"resourceSpans": [group]}, separators=(",", ":")), file=file)  # type: ignore[call-overload]
 
 
+def of_tree(root: int) -> float:
+    """MiB in memory of a process and all that it started, now."""
+    pages, parents = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        pages[int(stat.parent.name)], parents[int(stat.parent.name)] = int(fields[21]), int(fields[1])
+    found, before = {root}, 0
+    while len(found) != before:
+        before = len(found)
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return sum(pages.get(pid, 0) for pid in found) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(count: int, files: int) -> dict[str, float]:
+    """Judge a folder of `count` spans in `files` files."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, "traces.jsonl")
+        write(whole, count)
+        size = whole.stat().st_size
+        if files > 1:
+            with whole.open() as lines, ExitStack() as parts:
+                each = [parts.enter_context(Path(folder, f"traces-{it}.jsonl").open("w")) for it in range(files)]
+                for place, line in enumerate(lines):
+                    each[place % files].write(line)
+            whole.unlink()
+        Path(folder, "spec.json").write_text(json.dumps(SPEC))
+        before, begin = os.times(), time.perf_counter()
+        ran = subprocess.Popen(
+            [sys.executable, "-m", "aiobs.cli", "verdict", folder, "--spec", str(Path(folder, "spec.json")), "--json"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        peak, done = [0.0], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.05):
+                peak.append(of_tree(ran.pid))
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        told = ran.communicate()[0]
+        seconds, after = time.perf_counter() - begin, os.times()
+        done.set()
+        watching.join()
+    assert ran.returncode == 0, told
+    assert json.loads(told)[0]["raw"]["spans"] == count
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return {
+        "spans": count,
+        "files": files,
+        "megabytes": size / 1e6,
+        "seconds": seconds,
+        "cpu_s": cpu,
+        "peak_mib": max(peak),
+    }
+
+
 def main() -> None:
     parser = side.options(__doc__)
-    parser.add_argument("--spans", type=int, default=1_000_000)
+    parser.add_argument("--spans", type=int, nargs="+", default=[1_000_000, 4_000_000])
+    parser.add_argument("--files", type=int, default=1, help="files the spans are spread over")
     options = parser.parse_args()
-    count = 30_000 if options.quick else options.spans
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder, "traces.jsonl"), count)
-        Path(folder, "spec.json").write_text(json.dumps(SPEC))
-        begin = time.perf_counter()
-        ran = subprocess.run(
-            [sys.executable, "-m", "aiobs.cli", "verdict", folder, "--spec", str(Path(folder, "spec.json")), "--json"],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        seconds = time.perf_counter() - begin
-        size = Path(folder, "traces.jsonl").stat().st_size
-    assert ran.returncode == 0, ran.stderr + ran.stdout
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    found = {"spans": count, "megabytes": size / 1e6, "seconds": seconds, "peak_mib": peak}
-    print(
-        json.dumps(found) if options.json else side.table("run folder to verdict", list(found), [list(found.values())])
-    )
+    found = [measure(count, options.files) for count in ([30_000] if options.quick else options.spans)]
+    if options.json:
+        print(json.dumps(found))
+        return
+    print(side.table("run folder to verdict", list(found[0]), [list(row.values()) for row in found]))
+    first, last = found[0], found[-1]
+    if len(found) > 1:
+        grown = last["cpu_s"] / last["spans"] / (first["cpu_s"] / first["spans"])
+        print(f"CPU for each span at {last['spans']:.0f} over that at {first['spans']:.0f}: {grown:.2f}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 MAPPED = {"chaos": "aiobs/chaos", "exporters": "aiobs/exporters"}
 """Top-level folders that ship inside ``aiobs``."""
+SHIPPED = {**MAPPED, "examples": "aiobs/examples"}
+"""With what is run by its path and never imported, and so needs no link by which type checkers would find it."""
 
 
 COMPILED = {".c", ".h", ".so"}
@@ -32,12 +34,12 @@ SOURCES_SHIPPED = ROOT / "aiobs" / "device" / "fake"
 def tree() -> set[str]:
     """Files that ship, named as a user imports them."""
     found = set()
-    for folder in ("aiobs", *MAPPED):
+    for folder in ("aiobs", *SHIPPED):
         for path in (ROOT / folder).rglob("*"):  # rglob does not follow the links
             compiled = path.suffix in COMPILED and path.parent != SOURCES_SHIPPED
             if path.is_file() and "__pycache__" not in path.parts and not compiled:
                 relative = path.relative_to(ROOT).as_posix()
-                found.add(relative.replace(folder, MAPPED.get(folder, folder), 1))
+                found.add(relative.replace(folder, SHIPPED.get(folder, folder), 1))
     return found
 
 
@@ -55,7 +57,7 @@ def test_compiled_core_is_made_of_all_its_sources() -> None:
 
 def copy_sources(to: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for folder in ("aiobs", *MAPPED):
+    for folder in ("aiobs", *SHIPPED):
         shutil.copytree(ROOT / folder, to / folder, symlinks=True, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, to)

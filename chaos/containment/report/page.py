@@ -1,141 +1,175 @@
-"""The page: the verdict in a sentence, then what it rests on."""
+"""The page: every fault's verdict in a sentence, then what it rests on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from math import isfinite
 from pathlib import Path
 
-from aiobs.chaos.containment.model import Cell, Recovery, Samples, Spec, Verdict
+from aiobs.chaos.containment.exit_codes import gravest
+from aiobs.chaos.containment.model import Samples, Spec, Verdict
+from aiobs.chaos.containment.report.budget import budget_table, burns
 from aiobs.chaos.containment.report.charts import chart
+from aiobs.chaos.containment.report.evidence import (
+    certified,
+    facts,
+    raw_figures,
+    recoveries,
+    repeated,
+    source_figures,
+    spec_text,
+    windows_table,
+)
+from aiobs.chaos.containment.report.look import STYLE
+from aiobs.chaos.containment.report.matrix import matrix
+from aiobs.chaos.containment.report.timeline import drawn_rows, timeline
+from aiobs.chaos.containment.report.waterfall import waterfall
+from aiobs.chaos.containment.report.witnesses import Witness, look_up, wanted
+from aiobs.chaos.containment.report.words import when
+from aiobs.chaos.containment.signs import VERDICTS, spoken
+from aiobs.chaos.containment.written import title
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1a1c20;--page:#fff;--line:#d5d8de;--dim:#667;--good:#1a7f37;--bad:#c62828;--open:#9a6700}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e8ec;--page:#14161a;--line:#3a3e46;--dim:#9aa;--good:#4cc26a;--bad:#ff7b72;--open:#e3b341}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;border-left:.4rem solid;padding-left:.8rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;width:100%;font-size:.85rem}th,td{text-align:left;padding:.3rem .5rem;border-bottom:1px solid var(--line);vertical-align:top}
-th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.dim{color:var(--dim)}.good{color:var(--good)}.bad{color:var(--bad)}.open{color:var(--open)}
-svg{width:100%;height:auto}figure{margin:1rem 0;break-inside:avoid}.wide{overflow-x:auto}
-@media print{body{margin:0;max-width:none}tr,li{break-inside:avoid}.wide{overflow:visible}}
-"""
-_TONE = {"contained": "good", "inconclusive": "open", "invalid": "open", "aborted": "open"}
-_CELL = {"held": "good", "harmed": "bad"}
-_LEGEND = "Blue: baseline, red: fault, green: recovery; red lines: injection and verified undo."
+SamplesOf = Callable[[Sequence[str]], Sequence[Samples]]
+"""The samples of each stratum, given the boundaries that may be hurt."""
 
 
-def render(verdict: Verdict, spec: Spec, samples: Sequence[Samples]) -> str:
+def render(
+    verdicts: Sequence[Verdict],
+    spec: Spec,
+    samples: SamplesOf | Sequence[Samples],
+    *,
+    files: Sequence[Path] = (),
+    jaeger: str = "",
+    command: str = "",
+) -> str:
     """The whole report as one HTML document that loads nothing.
+
+    Args:
+        samples: what was judged, or what gives it for the boundaries a fault may hurt (faults differ in these).
+        files: OTLP JSON Lines in which the traces are looked up; without any, none are shown.
+        jaeger: address of a Jaeger that has the traces too.
+        command: what repeats the verdict; "" works it out from `files` and the spec's path.
 
     Raises:
         NotEnabledError: matplotlib is not installed.
+        OSError: one of `files` cannot be read.
     """
-    tone = _TONE.get(verdict.kind, "bad")
-    parts = [
-        f"<h1 class={tone}>{escape(verdict.kind.replace('_', ' '))}</h1><p>{escape(verdict.sentence)}</p>",
-        _fault(verdict),
-        "<h2>Boundaries and objectives</h2>",
-        _matrix(verdict),
-    ]
-    if verdict.windows is not None:
-        parts.append(f"<h2>Over time</h2><p class=dim>{_LEGEND}</p>")
-        for slo in spec.slos:
-            drawn = chart(slo, [it for it in samples if it.slo == slo.name], verdict.windows)
-            parts.append(f"<figure><figcaption><b>{escape(slo.name)}</b></figcaption>{drawn}</figure>")
-    parts += ["<h2>Recovery</h2>", _recoveries(verdict.recoveries)]
-    parts += ["<h2>What this certifies</h2>", _list(verdict.certifies)]
-    parts += ["<h2>What it does not certify</h2>", _list(verdict.does_not_certify)]
-    parts += ["<h2>Raw figures</h2>", _raw(verdict)]
-    title = escape(f"{verdict.kind}: containment report")
+    # Only one fault's samples are held at a time: there may be ten million rows of them.
+    of: SamplesOf = samples if callable(samples) else lambda _: samples
+    drawn, wants = [], []
+    for verdict in verdicts:
+        own = of(verdict.raw.get("permitted", ()))
+        drawn.append(_over_time(verdict, spec, own))
+        wants.append(wanted(verdict, own) if files else [])
+    witnesses = look_up(files, verdicts, wants, spec)
+    parts = [_summary(verdicts)]
+    for place, verdict in enumerate(verdicts):
+        parts.append(_section(place, verdict, spec, drawn[place], witnesses[place], bool(files), jaeger, len(verdicts)))
+    parts.append(f"<h2>The spec as used</h2>{spec_text(spec)}<h3>To repeat this verdict</h3>{repeated(command, files, spec)}")  # fmt: skip
+    heading = f"{spoken(gravest(verdicts).kind)}: containment report" if verdicts else "containment report"
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+        '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width,initial-scale=1">'
+        f"<title>{escape(heading)}</title><style>{STYLE}</style><body><main>{''.join(parts)}</main></body></html>\n"
     )
 
 
-def write_reports(path: Path, verdicts: Sequence[Verdict], spec: Spec, samples: Sequence[Samples]) -> list[Path]:
-    """Write :func:`render` of each verdict: to `path`, or where there are several beside it, with the fault's id.
+def write_reports(
+    path: Path,
+    verdicts: Sequence[Verdict],
+    spec: Spec,
+    samples: SamplesOf | Sequence[Samples],
+    *,
+    files: Sequence[Path] = (),
+    jaeger: str = "",
+    command: str = "",
+) -> list[Path]:
+    """Write :func:`render` of all verdicts to `path`: one file, a section for each fault.
 
     Raises:
         NotEnabledError: matplotlib is not installed.
         OSError: it cannot be written.
     """
-    written = []
-    for verdict in verdicts:
-        many = len(verdicts) > 1 and verdict.fault is not None
-        to = path.with_name(f"{path.stem}-{verdict.fault.id}{path.suffix}") if many and verdict.fault else path
-        to.write_text(render(verdict, spec, samples), "utf-8")
-        written.append(to)
-    return written
+    path.write_text(render(verdicts, spec, samples, files=files, jaeger=jaeger, command=command), "utf-8")
+    return [path]
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}" if isfinite(value) else ("unbounded" if value in (float("inf"), float("-inf")) else "none")
+def _banner(verdict: Verdict, level: str = "p") -> str:
+    sign, tone = VERDICTS[verdict.kind]
+    beside = f" (beside it: {spoken(verdict.beside)})" if verdict.beside else ""
+    return f'<div class="verdict {tone}"><{level}><b class={tone}>{sign} {spoken(verdict.kind)}{beside}</b></{level}><p>{escape(verdict.sentence)}</p></div>'
 
 
-def _table(heads: Sequence[str], rows: Sequence[str], empty: str) -> str:
-    if not rows:
-        return f"<p class=dim>{escape(empty)}</p>"
-    head = "".join(f"<th>{escape(it)}</th>" for it in heads)
-    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-
-
-def _tone(verdict: Verdict, cell: Cell) -> str:
-    """Harm where it was allowed is no alarm: it is what the experiment was for."""
-    if cell.result == "harmed" and cell.side == "inside" and cell.stratum not in verdict.strata:
-        return "open"
-    return _CELL.get(cell.result, "open")
-
-
-def _matrix(verdict: Verdict) -> str:
-    rows = [
-        f"<tr><td>{escape(it.stratum)}<br><span class=dim>{it.side}</span></td><td>{escape(it.slo)}</td>"
-        f"<td class={_tone(verdict, it)}><b>{it.result.replace('_', ' ')}</b></td>"
-        f"<td class=n>{_number(it.baseline)} → {_number(it.fault)}</td><td class=n>{_number(it.estimate)}</td>"
-        f"<td class=n>{_number(it.low)} … {_number(it.high)}</td><td class=n>{_number(it.margin)}</td>"
-        f"<td>{escape(it.reason)}</td></tr>"
-        for it in verdict.cells
-    ]
-    heads = ("boundary", "objective", "result", "before → during", "worse by", "interval", "margin", "why")
-    return _table(heads, rows, "Nothing could be judged.")
-
-
-def _recoveries(found: Sequence[Recovery]) -> str:
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    if not verdicts:
+        return "<h1>Containment report</h1><p>There is no fault on the record, and none was judged.</p>"
+    if len(verdicts) == 1:
+        return "<h1>Containment report: did the failure stay where it should?</h1>"
+    good = sum(it.kind == "contained" for it in verdicts)
     rows = []
-    for it in found:
-        state = (
-            "relapsed" if it.relapse else "not seen" if it.unseen else "not recovered" if it.censored else "recovered"
-        )
-        if not (it.last_bad_s or it.first_good_s or it.unseen or it.censored):
-            state = "never ill"
-        when = "" if it.unseen or state == "never ill" else f"{it.last_bad_s:.2f} … {it.first_good_s:.2f} s"
+    for place, it in enumerate(verdicts):
+        sign, tone = VERDICTS[it.kind]
+        at = f"<br><small>{when(it.fault.injected_ns)}</small>" if it.fault else ""
         rows.append(
-            f"<tr><td>{escape(it.stratum)}<br><span class=dim>{it.side}</span></td><td>{escape(it.slo)}</td>"
-            f"<td>{state}</td><td class=n>{when}</td><td>{escape(it.reason)}</td></tr>"
+            f"<tr><td class=n>{place + 1}</td><th scope=row><a href='#fault-{place + 1}'>{escape(title(it))}</a>{at}</th>"
+            f"<td class='{tone} short'><b>{sign} {spoken(it.kind)}</b></td><td>{escape(it.sentence)}</td></tr>"
         )
-    return _table(("boundary", "objective", "state", "after the undo", "why"), rows, "Recovery was not looked at.")
+    return (
+        f"<h1>Containment report: {len(verdicts)} faults, {good} contained</h1><nav><table><caption>Did each failure stay where it "
+        "should?</caption><thead><tr><th scope=col class=n>#</th><th scope=col>fault</th><th scope=col>verdict</th><th scope=col>in a sentence</th>"
+        f"</tr></thead><tbody>{''.join(rows)}</tbody></table></nav>"
+    )
 
 
-def _fault(verdict: Verdict) -> str:
-    fault = verdict.fault
-    if fault is None:
+def _over_time(verdict: Verdict, spec: Spec, samples: Sequence[Samples]) -> str:
+    if verdict.windows is None:
         return ""
-    held = f" for {(fault.undone_ns - fault.injected_ns) / 1e9:.1f} s" if fault.undone_ns else ""
-    trace = f"; trace {escape(fault.trace_id)}" if fault.trace_id else ""
-    return f"<p class=dim>Fault {escape(fault.kind)} on {escape(fault.target or fault.boundary)}{held}{trace}</p>"
+    worst = [it.stratum for it in verdict.cells if it.result == "harmed"]
+    figures = []
+    for slo in spec.slos:
+        drawn = chart(slo, [it for it in samples if it.slo == slo.name], verdict.windows, worst)
+        figures.append(f"<figure class=chart><figcaption><b>{escape(slo.name)}</b></figcaption>{drawn}</figure>")
+    return "".join(figures)
 
 
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(it)}</li>' for it in lines)}</ul>" if lines else "<p class=dim>Nothing.</p>"
-
-
-def _raw(verdict: Verdict) -> str:
-    rows = [
-        f"<tr><td>{escape(it.stratum)}</td><td>{escape(it.slo)}</td><td class=n>{it.n_baseline}</td><td class=n>{it.n_fault}</td>"
-        f"<td class=n>{_number(it.n_eff)}</td><td class=n>{_number(it.p_harm)}</td><td class=n>{_number(it.more_needed)}</td>"
-        f"<td>{escape(it.method)}</td></tr>"
-        for it in verdict.cells
+def _section(place: int, verdict: Verdict, spec: Spec, drawn: str, witnesses: Sequence[Witness], looked: bool, jaeger: str, many: int) -> str:  # fmt: skip
+    parts = [
+        f"<h2>{place + 1}. {escape(title(verdict))}</h2>" if many > 1 else "",
+        _banner(verdict),
+        matrix(verdict, spec),
+        facts(verdict),
     ]
-    heads = ("boundary", "objective", "n before", "n during", "independent", "p of harm", "times more data", "test")
-    return _table(heads, rows, "There are none.")
+    invariants = getattr(verdict, "invariants", ())
+    if invariants:
+        parts.append(f"<h3>Invariants</h3><ul>{''.join(f'<li>{escape(str(it))}</li>' for it in invariants)}</ul>")
+    if verdict.windows is not None:
+        parts += ["<h3>Traces that show it</h3>", _traces(verdict, witnesses, looked, jaeger)]
+        parts += [
+            "<h3>Over time</h3>",
+            "<p class=dim>Lines mark the injection and the verified undo; the inside is drawn thick and red.</p>",
+            drawn,
+        ]
+    parts.append("<h3>Recovery</h3>")
+    if verdict.recoveries and verdict.windows is not None:
+        acted = verdict.fault.effective_ns if verdict.fault and verdict.fault.valid else 0
+        parts.append(f"<figure class=chart><figcaption class=dim>Pale: ill after the undo. Solid: between the last bad and the first good request. Hatched: the hold, which must be well. An arrow: not well when the looking ended.</figcaption>{timeline(verdict.recoveries, verdict.windows, acted)}</figure>")  # fmt: skip
+        hidden = len(verdict.recoveries) - len(drawn_rows(verdict.recoveries))
+        parts.append(f"<p class=dim>{hidden} more are only in the table.</p>" if hidden else "")
+    parts.append(recoveries(verdict.recoveries))
+    parts += ["<h3>Error budget</h3>", budget_table(burns(verdict, spec))]
+    parts.append(certified(verdict))
+    parts += ["<h3>Raw figures</h3>", raw_figures(verdict, spec), windows_table(verdict), source_figures(verdict)]
+    return f'<section class=fault id="fault-{place + 1}">{"".join(parts)}</section>'
+
+
+def _traces(verdict: Verdict, witnesses: Sequence[Witness], looked: bool, jaeger: str) -> str:
+    if not looked:
+        return "<p class=dim>This source keeps no traces.</p>"
+    if not witnesses or verdict.windows is None:
+        return "<p class=dim>None was found: no request ran during the fault.</p>"
+    told = [waterfall(it, verdict.windows, jaeger) for it in witnesses]
+    if not any("inside, during" in it.title for it in witnesses):
+        told.insert(
+            0,
+            "<p class=dim>No request was recorded inside during the fault: whatever is inside did not answer, or did not record.</p>",
+        )
+    return "".join(told)
