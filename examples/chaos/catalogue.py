@@ -136,11 +136,14 @@ def _run_one(folder: Path, name: str, environment: dict[str, str]) -> str:
         "--journal-path", str(journal), str(HERE / f"{name}.json"),
     ]  # fmt: skip
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    return f"chaos run: exit code {done.returncode}: {_last(done.stdout + done.stderr)}" if done.returncode else ""
-
-
-def _last(text: str) -> str:
-    return text.strip().splitlines()[-1] if text.strip() else "it said nothing"
+    if not journal.exists():
+        return f"chaos run: exit code {done.returncode}; see {journal.with_suffix('.log')}"
+    # An action that fails does not make a run of Chaos Toolkit fail.
+    for step in json.loads(journal.read_text("utf-8"))["run"]:
+        if step["status"] != "succeeded" or step.get("tolerance_met") is False:
+            said = (step.get("exception") or ["it is not so"])[-1].strip()
+            return f"{step['activity']['name']}: {said}"
+    return f"chaos run: exit code {done.returncode}; see {journal.with_suffix('.log')}" if done.returncode else ""
 
 
 def _until_well(stage: Scene) -> str:
@@ -161,7 +164,10 @@ def _judge(folder: Path, outcomes: Sequence[Outcome]) -> None:
                 if told_by(it.name)["spec"] == spec:
                     (injection,) = json.loads(_journal(folder, it.name).read_text("utf-8"))["aiobs"]["injections"]
                     mine = [fault for fault in source.faults() if fault.id == injection["injection"]]
-                    (it.verdict,) = judge_faults(source, mine)
+                    if mine:
+                        (it.verdict,) = judge_faults(source, mine)
+                    else:
+                        it.why = f"the fault {injection['injection']} is not on the record"
         finally:
             source.close()
 

@@ -107,6 +107,9 @@ class Replicas:
     async def _ask(self, replica: Replica) -> None:
         try:
             answer = await self._client.get(f"{replica.url}/health", timeout=self._limits.connect_s)
-            replica.healthy = answer.status_code == 200
+            healthy = answer.status_code == 200
+            if healthy and not replica.healthy:
+                replica.ejected_until = 0.0  # it says itself that it is back
+            replica.healthy = healthy
         except httpx.TransportError:
             replica.healthy = False
