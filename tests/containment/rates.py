@@ -21,7 +21,10 @@ from aiobs.chaos.containment.sequential import Abort
 SEED = 20261124
 SIZE = 4000
 SECOND = 10**9
-WINDOWS = Windows((0, 60 * SECOND), (60 * SECOND, 120 * SECOND), (120 * SECOND, 180 * SECOND), SECOND, 0, 0)
+WINDOWS = Windows(
+    (0, 45 * SECOND), (60 * SECOND, 120 * SECOND), (120 * SECOND, 180 * SECOND), SECOND, 60 * SECOND, 120 * SECOND
+)
+"""A quarter of the baseline is left to the guard."""
 
 
 def times(size: int) -> Any:
