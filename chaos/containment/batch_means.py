@@ -6,7 +6,7 @@ from typing import Any
 
 from aiobs.chaos.containment.statistics import BATCHES, Bounds, welch
 
-_CHANCE = 0.1
+_CHANCE = 0.02
 """An excess of the variance that is likelier than this is taken for chance; batch means stand beside it anyway."""
 
 

@@ -58,17 +58,16 @@ def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Sa
             )
         bounds = _means(a[2], b[2], mean, slo, alpha)
     elif slo.kind == "rate":
-        good_a, good_b = (
-            batch_means.by_time(part[0], ~part[1], window)[1]
-            for part, window in ((a, windows.baseline), (b, windows.fault))
-        )
+        whole = [(_cut(samples, window), window) for window in (windows.baseline, windows.fault)]
+        good_a, good_b = (batch_means.by_time(part[0], ~part[1], window)[1] for part, window in whole)
         lengths = [(window[1] - window[0]) / 1e9 / BATCHES for window in (windows.baseline, windows.fault)]
         good_a, good_b = good_a / lengths[0], good_b / lengths[1]
         mean = float(good_a.mean())
         blank = replace(blank, baseline=mean, fault=float(good_b.mean()))
         if mean <= 0:
             return replace(blank, result="baseline", reason="not one request was good before the fault")
-        n_eff = min(effective(good_a), effective(good_b)) * 2.0
+        # Twenty numbers are too few to tell how alike neighbours are.
+        n_eff = min(effective(batch_means.by_time(part[0], ~part[1], window, _FINE)[1]) for part, window in whole)
         bounds = batch_means.difference(-good_a / mean, -good_b / mean, slo.margin, alpha, n_eff)
     else:
         times = [(window[1] - window[0]) / 1e9 for window in (windows.baseline, windows.fault)]
@@ -102,6 +101,8 @@ def _settled(blank: Cell, bounds: Bounds, kind: Kind) -> Cell:
     return replace(at, result=result, reason=reason, more_needed=more)
 
 
+_FINE = 5 * BATCHES
+
 Rows = tuple[Any, Any, Any]
 """Start, bad and value of requests, by start."""
 
@@ -115,7 +116,7 @@ def _baseline(samples: Samples, windows: Windows) -> Rows:
     first, end = windows.baseline
     usual = _usual_s(samples, windows)
     reach = round(usual * 1e9) - (windows.injected_ns - end)
-    if reach > 0:
+    if usual > 0 and reach > 0:
         end -= min(reach, (end - first) // 4)
     return _under_way(samples, (first, end), first - round(usual * 1e9))
 

@@ -67,7 +67,7 @@ def _size(slo: Slo, alpha: float, miss: float, rate: float, clumping: float) -> 
         worse = min(share + slo.margin, 0.5)
         still, grown = 2 * share * (1 - share), share * (1 - share) + worse * (1 - worse)
         reach = float(stats.norm.isf(alpha)) * grown**0.5 + float(stats.norm.isf(miss)) * still**0.5
-        requests = ceil(1.15 * clumping * (reach / slo.margin) ** 2)
+        requests = ceil(1.3 * clumping * (reach / slo.margin) ** 2)
         # Even without one bad request the bound must come below the margin.
         requests = max(requests, ceil(clumping * float(stats.norm.isf(alpha)) ** 2 / slo.margin), ceil(GATE * clumping))
         text = f"{slo.name}: {requests} requests in the baseline and in the fault, {hold} in the hold after it"

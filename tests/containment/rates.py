@@ -21,7 +21,10 @@ from aiobs.chaos.containment.sequential import Abort
 SEED = 20261124
 SIZE = 4000
 SECOND = 10**9
-WINDOWS = Windows((0, 60 * SECOND), (60 * SECOND, 120 * SECOND), (120 * SECOND, 180 * SECOND), SECOND, 0, 0)
+WINDOWS = Windows(
+    (0, 45 * SECOND), (60 * SECOND, 120 * SECOND), (120 * SECOND, 180 * SECOND), SECOND, 60 * SECOND, 120 * SECOND
+)
+"""A quarter of the baseline is left to the guard."""
 
 
 def times(size: int) -> Any:
@@ -88,9 +91,8 @@ def heavy_tail(rng: Any, growth: float) -> Made:
 
 
 def fallen(rng: Any, growth: float) -> Made:
-    """Requests of which fewer and fewer are good, at 40 a second and in waves."""
-    wave = 1 + 0.3 * np.sin(START / 2e9)
-    there = rng.random(2 * SIZE) < 0.6 * wave * np.where(DURING, 1 - growth, 1.0)
+    """Requests at 40 a second, of which some never come."""
+    there = rng.random(2 * SIZE) < 0.6 * np.where(DURING, 1 - growth, 1.0)
     return samples(np.zeros(there.sum(), bool), start=START[there]), None
 
 
@@ -105,7 +107,7 @@ SERIES: dict[str, tuple[Callable[[Any, float], Made], Any, float]] = {
     "durations, φ 0.98": (durations(0.98), "mean", 0.1),
     "durations, φ 0.99": (durations(0.99), "mean", 0.1),
     "durations, heavy tail": (heavy_tail, "mean", 0.1),
-    "throughput in waves": (fallen, "rate", 0.1),
+    "throughput": (fallen, "rate", 0.1),
 }
 
 
