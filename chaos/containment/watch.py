@@ -148,7 +148,11 @@ class Watch:
         with self._changed:
             self._stops.pop(injection.plan.id, None)
         if injection.injected_ns and injection.undone_ns:
-            self.live.keep(fault_line(injection))
+            try:
+                self.live.keep(fault_line(injection))
+            except AiobsError as error:  # the lease, whose thread this is, has to live on
+                with self._changed:
+                    self._fire(f"the fault cannot be put on the record: {error}")
 
     def _missing(self, permitted: Sequence[str]) -> str:
         now_s = time.monotonic()

@@ -80,7 +80,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("prometheus")
     replicas = {name: Replica(name) for name in "abcd"}
     targets = [{"targets": [f"127.0.0.1:{it.port}" for it in replicas.values()]}]
-    config = {"global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"}, "scrape_configs": [{"job_name": "llm", "static_configs": targets}]}  # fmt: skip
+    config = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [{"job_name": "llm", "static_configs": targets}]}  # fmt: skip
     (folder / "prometheus.yml").write_text(json.dumps(config))
     port = free_port()
     process = subprocess.Popen(
@@ -90,23 +90,31 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     ending = threading.Event()
 
     def load() -> None:
+        done, begin = 0, time.monotonic()
         while not ending.wait(0.02):
+            due = round((time.monotonic() - begin) * 300)  # a busy machine makes the steps longer, not the load lighter
             for it in replicas.values():
-                it.turn(6)
+                it.turn(due - done)
+            done = due
 
     thread = threading.Thread(target=load)
     thread.start()
     try:
         url = f"http://127.0.0.1:{port}"
         _scraped(url, 4)
-        began = time.time_ns()
-        time.sleep(PHASE_S)
-        replicas["b"].bad = replicas["c"].bad = True
-        replicas["d"].fall_silent()
-        time.sleep(PHASE_S)
-        replicas["b"].bad = replicas["c"].bad = False
-        replicas["d"].listen()
-        time.sleep(PHASE_S + 0.5)
+        for _ in range(3):
+            began = time.time_ns()
+            time.sleep(PHASE_S)
+            replicas["b"].bad = replicas["c"].bad = True
+            replicas["d"].fall_silent()
+            time.sleep(PHASE_S)
+            replicas["b"].bad = replicas["c"].bad = False
+            replicas["d"].listen()
+            time.sleep(PHASE_S + 1)
+            if _regular(url):
+                break
+        else:
+            pytest.fail("this machine is too busy to scrape four targets twice a second")
         yield Lab(url, began)
     finally:
         ending.set()
@@ -128,6 +136,14 @@ def _scraped(url: str, targets: int) -> None:
             pass
         time.sleep(0.05)
     raise AssertionError("prometheus scraped nothing")
+
+
+def _regular(url: str) -> bool:
+    """Whether three of them were scraped nearly all the time: on a busy machine the verdict is rightly no verdict."""
+    length = round(3 * PHASE_S + 1)
+    with urllib.request.urlopen(f"{url}/api/v1/query?query=sum_over_time(up[{length}s])", timeout=5) as answer:
+        counts = sorted(float(it["value"][1]) for it in json.load(answer)["data"]["result"])
+    return len(counts) == 4 and counts[1] >= 2 * length - 4
 
 
 def metric(query: str) -> dict[str, Any]:
