@@ -29,25 +29,26 @@ RATE = 24.0
 @contextmanager
 def running(folder: Path, *, bulkheads: bool = True, rate: float = RATE) -> Iterator[tuple[Scene, dict[str, str]]]:
     """The scene while the block runs; yields it, and the variables that experiments need."""
-    with _sink() as endpoint:
-        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{endpoint}"
-        # Two ranks: the machine of the third replica carries nothing else, so that it can be slow or cut off alone.
-        with Scene(folder, ranks=2, rate=rate, bulkheads=bulkheads, nodes=False) as scene:
-            port = urlsplit(scene.url).port or 0
-            yield scene, {
-                **scene.environment, "RUN": str(scene.run_folder), "PIDS": str(scene.pidfile("router").parent),
-                "ROUTER": f"127.0.0.1:{port}", "REGISTRY": f"127.0.0.1:{port + 8}", "STORE": f"127.0.0.1:{port + 9}",
-                "REPLICA_PORT": str(port + 3), "ENDPOINT": endpoint,
-            }  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{endpoint}"
+    # Two ranks: the machine of the third replica carries nothing else, so that it can be slow or cut off alone.
+    with Scene(folder, ranks=2, rate=rate, bulkheads=bulkheads, nodes=False) as scene, _sink(endpoint, scene):
+        port = urlsplit(scene.url).port or 0
+        yield scene, {
+            **scene.environment, "RUN": str(scene.run_folder), "PIDS": str(scene.pidfile("router").parent),
+            "ROUTER": f"127.0.0.1:{port}", "REGISTRY": f"127.0.0.1:{port + 8}",
+            "REPLICA_PORT": str(port + 3), "ENDPOINT": endpoint,
+        }  # fmt: skip
 
 
 @contextmanager
-def _sink() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, Path(__file__).with_name("sink.py"), str(port)])
+def _sink(endpoint: str, scene: Scene) -> Iterator[None]:
+    """The endpoint; what was sent before it was there has waited in the agent's spool."""
+    command = [sys.executable, str(Path(__file__).with_name("sink.py")), endpoint.rpartition(":")[2]]
+    process = subprocess.Popen(command, env={**os.environ, **scene.environment})
     try:
-        yield f"127.0.0.1:{port}"
+        yield
     finally:
         process.kill()
         process.wait()

@@ -1,9 +1,14 @@
-"""A telemetry endpoint that takes what comes and keeps nothing: ``sink.py PORT`` stands in for a Collector."""
+"""A telemetry endpoint that takes what comes and keeps nothing: ``sink.py PORT`` stands in for a Collector.
+
+What it takes is on the record as well, so that it is a boundary which a verdict can name.
+"""
 
 from __future__ import annotations
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import aiobs
 
 
 class Take(BaseHTTPRequestHandler):
@@ -13,14 +18,16 @@ class Take(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take it."""
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
+        with aiobs.span("take"):
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
         """Say nothing."""
 
 
 if __name__ == "__main__":
+    aiobs.init(service_name="telemetry")
     ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Take).serve_forever()

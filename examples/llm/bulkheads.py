@@ -7,6 +7,8 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 STRIKES = 2
@@ -77,12 +79,28 @@ class Tenants:
 class Suspects:
     """Requests that were on a replica when it died, none of their answer having come.
 
-    Most of them only had bad luck, and are sent once more. The same request (tenant and body) that loses a second
-    replica, whoever sends it, is taken for the cause, and refused for a while.
+    Most of them only had bad luck, and are sent once more, one copy at a time. The same request (tenant and body) that
+    loses a second replica, whoever sends it, is taken for the cause, and refused for a while.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
+        self._on_trial: set[str] = set()
+
+    @contextmanager
+    def trial(self, mark: str) -> Iterator[bool]:
+        """Send it while the block runs; false where it must not be: it is a suspect, and a copy of it is on trial."""
+        suspected = self.strikes(mark) > 0
+        if suspected and mark in self._on_trial:
+            yield False
+            return
+        if suspected:
+            self._on_trial.add(mark)
+        try:
+            yield True
+        finally:
+            if suspected:
+                self._on_trial.discard(mark)
 
     @staticmethod
     def mark(tenant: str, body: bytes) -> str:

@@ -97,7 +97,10 @@ class Router:
             if replica is None:
                 break
             tried.append(replica)
-            found = await self._try(replica, request, body)
+            with self._suspects.trial(mark) as allowed:
+                if not allowed:
+                    return Refusal(503, "a replica has died of this request, or beside it: a copy is being tried")
+                found = await self._try(replica, request, body)
             if isinstance(found, Sent):
                 self._suspects.answered(mark)
                 return found

@@ -57,6 +57,18 @@ def test_only_the_request_that_loses_a_second_replica_is_poison() -> None:
     assert (suspects.is_poison(bad), suspects.is_poison(unlucky)) == (True, False)
 
 
+def test_copies_of_a_suspect_are_tried_one_at_a_time() -> None:
+    suspects = Suspects()
+    mark = suspects.mark("red", b"BOOM")
+    with suspects.trial(mark) as first, suspects.trial(mark) as second:
+        assert (first, second) == (True, True), "nothing speaks against it yet"
+    suspects.lost(mark)
+    with suspects.trial(mark) as first, suspects.trial(mark) as second:
+        assert (first, second) == (True, False)
+    with suspects.trial(mark) as again:
+        assert again
+
+
 def test_a_failing_replica_is_left_alone_and_a_full_one_gets_no_more() -> None:
     async def scene() -> None:
         limits = Limits(per_replica=2, eject_after=2, eject_s=30)
