@@ -124,7 +124,7 @@ class Injector:
         if what == "inject":
             self._inject(message["plan"])
         elif what == "undo":
-            self._undo(message["injection"], "the experiment asked for it")
+            self._undo(message["injection"], message.get("because") or "the experiment asked for it")
         elif what == "end":
             self._stopping = "the experiment ended"
 
@@ -153,7 +153,9 @@ class Injector:
             return
         self._held[key] = held, record
         record.injected(held)
-        self._wire.say({"is": "injected", "injection": key, "at": held.injected_ns + self._wall})
+        self._wire.say({
+            "is": "injected", "injection": key, "at": held.injected_ns + self._wall, "span": record.ids,
+        })  # fmt: skip
 
     def _refuse(self, key: str, error: AiobsError) -> None:
         said: dict[str, Any] = {"is": "refused", "injection": key, "error": type(error).__name__, "message": str(error)}

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol
 
 from aiobs.errors import AiobsError, ArmError, FaultError, PlanError
 from aiobs.settings import Settings, load_settings
@@ -28,6 +28,20 @@ from .wire import Wire
 
 START_S = 15.0
 INJECTOR = "aiobs.chaos.injector"
+ABORTED = "aborted: "
+"""Begin of the reason of an undo that a watch asked for."""
+
+
+class Watching(Protocol):
+    """What looks on while a fault is held, such as :class:`~aiobs.chaos.containment.watch.Watch`."""
+
+    def begin(self, plan: Plan, stop: Callable[[str], None]) -> None:
+        """Before the injection: watch, and call `stop` with a reason to undo it. Raises AiobsError to refuse it."""
+        ...
+
+    def ended(self, injection: Injection) -> None:
+        """It is undone, or came to nothing."""
+        ...
 
 
 @dataclass
@@ -38,6 +52,7 @@ class Injection:
         evidence: what proved that it acts, one line an operation.
         because: why it was undone.
         residue: what undoing left; empty: everything is as it was.
+        trace_id, span_id: of its span, hex.
     """
 
     plan: Plan
@@ -48,12 +63,19 @@ class Injection:
     because: str = ""
     residue: list[str] = field(default_factory=list)
     error: AiobsError | None = None
+    trace_id: str = ""
+    span_id: str = ""
     _lease: Lease | None = field(default=None, repr=False)
 
     @property
     def active(self) -> bool:
         """Whether it is in force."""
         return bool(self.effective_ns) and not self.undone_ns
+
+    @property
+    def aborted(self) -> str:
+        """Why a watch stopped it before its time; "" where none did."""
+        return self.because.removeprefix(ABORTED) if self.because.startswith(ABORTED) else ""
 
     def undo(self) -> Injection:
         """Undo it now and wait until that is proved.
@@ -89,6 +111,7 @@ class Lease:
         lease_s: if this process is silent for so long (stopped, hung), everything is undone.
         settings: by default those of the environment.
         who: for the audit trail.
+        watch: looks on while a fault is held, and may refuse it or stop it.
 
     Attributes:
         injections: everything injected through it, by id, in order.
@@ -98,8 +121,10 @@ class Lease:
     """
 
     def __init__(
-        self, *, armed: bool = False, lease_s: float = 5.0, settings: Mapping[str, Any] | None = None, who: str = ""
-    ) -> None:
+        self, *, armed: bool = False, lease_s: float = 5.0, settings: Mapping[str, Any] | None = None, who: str = "",
+        watch: Watching | None = None,
+    ) -> None:  # fmt: skip
+        self._watch = watch
         chosen: Settings = load_settings(settings)
         self._place = open_place(chosen)
         require_permission(chosen, self._place, armed=armed)
@@ -121,6 +146,7 @@ class Lease:
         self._changed = threading.Condition()
         self.injections: dict[str, Injection] = {}
         self._own: set[str] = set()
+        self._stopped: dict[str, str] = {}
         self._ready = False
         self._refused: AiobsError | None = None
         self._over = ""
@@ -137,15 +163,20 @@ class Lease:
         Raises:
             PlanError: it cannot be done as planned; nothing was touched.
             ArmError: it must not be done.
-            FaultError: it failed, or had no effect within ``plan.effect_s``; it has been undone.
+            FaultError: it failed, or had no effect within ``plan.effect_s``; it has been undone. Or it was stopped
+                before that by the watch.
         """
         injection = Injection(plan, _lease=self)
+        if self._watch is not None:
+            self._watch.begin(plan, lambda why: self._stop(plan.id, why))
         with self._changed:
             self.injections[plan.id] = injection
         it = injection
         patience = plan.effect_s + PROOF_S + START_S
         try:
             self._say({"do": "inject", "plan": plan.to_data()})
+            if plan.id in self._stopped:  # the injector did not know it yet when it was told to stop
+                self._stop(plan.id, self._stopped[plan.id])
             answered = self.wait(lambda: bool(it.effective_ns or it.undone_ns or it.error), patience)
         except BaseException:
             # Whoever is interrupted here (a signal's handler raised) never learns of the injection.
@@ -172,6 +203,10 @@ class Lease:
         """Wait for `condition` to become true, as messages of the injector arrive."""
         with self._changed:
             return self._changed.wait_for(lambda: condition() or bool(self._over), timeout_s) and condition()
+
+    def _stop(self, injection: str, why: str) -> None:
+        self._stopped[injection] = why
+        self._wire.say({"do": "undo", "injection": injection, "because": f"{ABORTED}{why}"})
 
     def let_go(self) -> None:
         """Have everything undone, without waiting: for a signal's handler."""
@@ -244,10 +279,12 @@ class Lease:
             else:
                 injection.error = error
                 injection.residue = list(message.get("residue", ()))
+                self._ended(injection)
         elif injection is None:
             return
         elif what == "injected":
             injection.injected_ns = message["at"]
+            injection.trace_id, injection.span_id = message["span"]
         elif what == "effective":
             injection.effective_ns, injection.evidence = message["at"], message["evidence"]
         elif what == "undone":
@@ -255,6 +292,11 @@ class Lease:
             injection.residue = message["residue"]
             if message["silent"]:
                 injection.because += ": " + "; ".join(message["silent"])
+            self._ended(injection)
+
+    def _ended(self, injection: Injection) -> None:
+        if self._watch is not None:
+            self._watch.ended(injection)
 
 
 def _error(message: Mapping[str, Any]) -> AiobsError:

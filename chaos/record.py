@@ -74,6 +74,12 @@ class FaultRecord:
         )  # fmt: skip
         write_note(self._runtime, self._note)
 
+    @property
+    def ids(self) -> tuple[str, str]:
+        """Trace and span id of the span, hex; "" where it could not be begun."""
+        context = self._span.context if self._span is not None else None
+        return (context.trace_id.hex(), context.span_id.hex()) if context is not None else ("", "")
+
     @guarded("chaos.record")
     def injected(self, held: Held) -> None:
         """All its operations are done."""

@@ -19,6 +19,7 @@ VERBS = {
     "recover": "export flight records that were left behind",
     "agent": "run, look at or stop this host's agent",
     "chaos": "inject faults that always end: list, plan, inject, status, stop, recover",
+    "boundaries": "by which boundaries a run could be judged: suggest",
     "verdict": "did the failure stay where it should? boundaries and SLOs against a run folder",
     "demo": "break a small LLM service and a training job in turn, and judge each failure",
 }

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from aiobs.chaos.command import watched
 from aiobs.chaos.fault import Fault, fault_kinds
 from aiobs.chaos.lease import Lease
 from aiobs.chaos.place import open_place, read_owner
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--json", action="store_true", help="say everything as JSON")
         if name == "inject":
             verb.add_argument("--armed", action="store_true", help="allow it though AIOBS_CHAOS does not say so")
+            watched.add_options(verb)
     for name, text in (
         ("sign", "make the baggage entry that marks a request as test traffic"),
         ("testbed", "make nodes on this machine and run a command in each"),
@@ -139,18 +141,27 @@ def _inject(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: ended.append(number))
     say = _say_json if options.json else _say
-    try:
-        with Lease(armed=options.armed, who=f"aiobs chaos inject ({plan.who})") as lease:
-            injection = lease.inject(plan)
-            say("effective", injection.effective_ns, injection.evidence)
-            while not injection.wait(0.05) and not ended:
-                continue
-            injection.undo()
-            say("undone", injection.undone_ns, [injection.because])
-    except FaultError as error:
-        print(f"aiobs: {error}", file=sys.stderr)
-        return RESIDUE if error.residue else NO_EFFECT
-    return 128 + ended[0] if ended else 0
+    with watched.watching(options, say) as watch:
+        try:
+            with Lease(armed=options.armed, who=f"aiobs chaos inject ({plan.who})", watch=watch) as lease:
+                if watch is not None:
+                    watched.look_on(watched.baseline_s(options, watch, plan), lambda: ended or watch.why)
+                if ended:
+                    return 128 + ended[0]
+                injection = lease.inject(plan)
+                say("effective", injection.effective_ns, injection.evidence)
+                while not injection.wait(0.05) and not ended:
+                    continue
+                injection.undo()
+                say("undone", injection.undone_ns, [injection.because])
+                if watch is not None and not watch.why:
+                    watched.look_on(watched.recovery_s(options, watch, plan), lambda: ended)
+        except FaultError as error:
+            print(f"aiobs: {error}", file=sys.stderr)
+            return RESIDUE if error.residue else NO_EFFECT
+    if ended:
+        return 128 + ended[0]
+    return watched.verdict_on(watch, plan, options.json) if watch is not None else 0
 
 
 def _say(what: str, at_ns: int, lines: list[str]) -> None:

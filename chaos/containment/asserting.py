@@ -95,6 +95,7 @@ def _open(verdict: Verdict) -> list[str]:
         for it in verdict.recoveries
         if it.censored or it.relapse or it.unseen
     ]
+    rows += [(f"{RESULTS['harmed'][0]} {it.result}", "invariant", it.name, it.reason) for it in verdict.invariants if it.result != "kept"]  # fmt: skip
     widths = [max((len(row[place]) for row in rows), default=0) for place in range(3)]
     lines = ["  " + "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]]) for row in rows]  # fmt: skip
     return [f"  {title(verdict)}", *lines] if lines else []

@@ -16,7 +16,7 @@ _SURELY = 20.0
 
 def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Samples | None = None) -> Cell:
     """Judge `samples`; with `control`, what the control drifted by in the same time is taken off."""
-    a, b = _cut(samples, windows.baseline), _cut(samples, windows.fault)
+    a, b = _baseline(samples, windows), _fault(samples, windows)
     n_a, n_b = len(a[0]), len(b[0])
     blank = Cell(
         samples.stratum, samples.stratum, slo.name, samples.side, "no_data", 0.0, float("-inf"), float("inf"), slo.margin,
@@ -30,13 +30,14 @@ def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Sa
     if slo.kind != "rare" and not n_a:
         why = "it carried no traffic"
         return replace(blank, reason=f"{why} before the fault: there is nothing to compare with")
-    gap = silent(samples, windows)
-    if slo.kind not in ("rare", "rate") and (gap or not n_b):
-        for_s = gap or (windows.fault[1] - windows.fault[0]) / 1e9
-        return replace(
-            blank,
-            reason=f"nothing was heard of it for {for_s:.1f} s of the fault: it was dead, or its telemetry was lost",
-        )
+    gap = silent(samples, windows) if slo.kind not in ("rare", "rate") else 0.0
+    mute = replace(
+        blank,
+        reason=f"nothing was heard of it for {gap or (windows.fault[1] - windows.fault[0]) / 1e9:.1f} s of the fault: it was dead, "
+        "its telemetry was lost, or its clock jumped",
+    )
+    if slo.kind not in ("rare", "rate") and not n_b:
+        return mute
     if slo.kind in ("ratio", "threshold"):
         bad_a, bad_b = int(a[1].sum()), int(b[1].sum())
         blank = replace(blank, baseline=bad_a / n_a, fault=bad_b / n_b)
@@ -72,7 +73,9 @@ def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Sa
     else:
         times = [(window[1] - window[0]) / 1e9 for window in (windows.baseline, windows.fault)]
         bounds = _events(int(a[1].sum()), times[0], int(b[1].sum()), times[1], alpha)
-    return _settled(blank, bounds, slo.kind)
+    found = _settled(blank, bounds, slo.kind)
+    # What was heard may show harm; that none was done it cannot show.
+    return mute if gap and found.result != "harmed" else found
 
 
 def _settled(blank: Cell, bounds: Bounds, kind: Kind) -> Cell:
@@ -99,12 +102,58 @@ def _settled(blank: Cell, bounds: Bounds, kind: Kind) -> Cell:
     return replace(at, result=result, reason=reason, more_needed=more)
 
 
-def _cut(samples: Samples, window: Interval) -> tuple[Any, Any, Any]:
+Rows = tuple[Any, Any, Any]
+"""Start, bad and value of requests, by start."""
+
+
+def _baseline(samples: Samples, windows: Windows) -> Rows:
+    """Requests of the baseline, but for those that the fault may have caught before they had ended.
+
+    What was under way when the baseline began is in it, as what was under way when the fault began is in the fault's:
+    long requests are as likely in the one as in the other.
+    """
+    first, end = windows.baseline
+    usual = _usual_s(samples, windows)
+    reach = round(usual * 1e9) - (windows.injected_ns - end)
+    if reach > 0:
+        end -= min(reach, (end - first) // 4)
+    return _under_way(samples, (first, end), first - round(usual * 1e9))
+
+
+def _fault(samples: Samples, windows: Windows) -> Rows:
+    """Requests that began while the fault was held, or were under way when it set in."""
+    before = windows.injected_ns - round(_usual_s(samples, windows) * 1e9)
+    return _under_way(samples, windows.fault, max(before, windows.baseline[0]))
+
+
+def _usual_s(samples: Samples, windows: Windows) -> float:
+    """Seconds in which nearly all requests of the baseline had ended."""
     import numpy as np
 
-    first, end = np.searchsorted(samples.start_ns, window)
-    value = samples.value[first:end] if len(samples.value) else samples.value
-    return samples.start_ns[first:end], samples.bad[first:end], value
+    if samples.took is None:
+        return 0.0
+    first, end = np.searchsorted(samples.start_ns, windows.baseline)
+    took = samples.took[first:end]
+    took = took[np.isfinite(took)]
+    return float(np.quantile(took, 0.99)) if len(took) else 0.0
+
+
+def _under_way(samples: Samples, window: Interval, since_ns: int) -> Rows:
+    """Requests that began in `window`, and those that began since `since_ns` and ended in it or later."""
+    import numpy as np
+
+    early, first, end = np.searchsorted(samples.start_ns, (min(since_ns, window[0]), *window))
+    rows = np.arange(first, end)
+    if samples.took is not None and early < first:
+        took = samples.took[early:first]
+        ended = samples.start_ns[early:first] + np.nan_to_num(took, nan=1e9) * 1e9
+        rows = np.concatenate((early + np.flatnonzero(ended > window[0]), rows))
+    value = samples.value[rows] if len(samples.value) else samples.value
+    return samples.start_ns[rows], samples.bad[rows], value
+
+
+def _cut(samples: Samples, window: Interval) -> Rows:
+    return _under_way(samples, window, window[0])
 
 
 def silent(samples: Samples, windows: Windows) -> float:
@@ -124,14 +173,20 @@ def _shares(a: Any, b: Any, slo: Slo, windows: Windows, alpha: float, control: S
     import numpy as np
 
     bad_a, n_a, bad_b, n_b = int(a[1].sum()), len(a[0]), int(b[1].sum()), len(b[0])
-    inflation = max(batch_means.inflation(a[1]), batch_means.inflation(b[1]))
+    usual, now = batch_means.inflation(a[1]), batch_means.inflation(b[1])
     if control is not None:
-        return _against(a, b, slo, windows, alpha, control, min(n_a, n_b) / inflation)
-    bounds = proportions.share_bounds(bad_a, n_a, bad_b, n_b, slo.margin, alpha, inflation)
+        return _against(a, b, slo, windows, alpha, control, min(n_a, n_b) / max(usual, now))
+    bounds = proportions.share_bounds(bad_a, n_a, bad_b, n_b, slo.margin, alpha, max(usual, now))
+    if now > usual:
+        # An outage is one long clump. That harm was done is asked of what was usual: by its clumps it is shown, whereas
+        # that little was done must be shown in spite of them.
+        harm = proportions.share_bounds(bad_a, n_a, bad_b, n_b, slo.margin, alpha, usual)
+    else:
+        harm = bounds
     means = [batch_means.by_count(part[1]) for part in (a, b)]
-    if min(bad_a, bad_b) < proportions.FEW or min(map(len, means)) < 4 or not any(np.ptp(part) for part in means):
-        return bounds
-    return bounds.wider(batch_means.difference(means[0], means[1], slo.margin, alpha, bounds.n_eff))
+    if min(bad_a, bad_b) >= proportions.FEW and min(map(len, means)) >= 4 and any(np.ptp(part) for part in means):
+        bounds = bounds.wider(batch_means.difference(means[0], means[1], slo.margin, alpha, bounds.n_eff))
+    return replace(bounds, low=harm.low, p_harm=harm.p_harm)
 
 
 def _against(a: Any, b: Any, slo: Slo, windows: Windows, alpha: float, control: Samples, n_eff: float) -> Bounds:

@@ -17,10 +17,10 @@ def _text(pairs: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in pairs or ():
         value = {kind: it for kind, it in (pair.get("value") or {}).items() if it is not None}
-        told = next(iter(value.values()), None)
-        if "arrayValue" in value:
-            told = [str(it) for entry in value["arrayValue"].get("values") or () for it in entry.values()]
-        found[pair["key"]] = told
+        if "arrayValue" in value:  # such as the residue, of which there mostly is none
+            found[pair["key"]] = [next(iter(it.values()), None) for it in value["arrayValue"].get("values") or ()]
+        else:
+            found[pair["key"]] = next(iter(value.values()), None)
     return found
 
 
@@ -62,13 +62,13 @@ def fault_of(span: Mapping[str, Any], latest_ns: int = 0) -> Fault:
     if not undone:
         undone, stopped = max(latest_ns, injected + 1), NO_END
     valid = told.get(names.FAULT_VALID)
-    residue = told.get(names.FAULT_RESIDUE)
+    residue = told.get(names.FAULT_RESIDUE) or []
     return Fault(
         id=str(told.get(names.FAULT_ID) or span.get("spanId")), kind=str(told.get(names.FAULT_KIND) or span["name"].partition(" ")[2]),
         injected_ns=injected, effective_ns=at.get(names.EVENT_FAULT_EFFECTIVE) or injected, undone_ns=undone,
         boundary=str(told.get(names.FAULT_BOUNDARY) or ""), experiment=str(told.get(names.FAULT_EXPERIMENT) or ""),
         target=str(told.get(names.FAULT_TARGET) or ""), valid=None if valid is None else str(valid).lower() == "true",
-        residue=tuple(residue) if isinstance(residue, list) else tuple([str(residue)] if residue else []), aborted=stopped,
+        residue=tuple([str(it) for it in (residue if isinstance(residue, list) else [residue])]), aborted=stopped,
         trace_id=str(span.get("traceId") or ""), span_id=str(span.get("spanId") or ""),
     )  # fmt: skip
 

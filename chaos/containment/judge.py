@@ -1,20 +1,18 @@
-"""The verdict: every condition of containment looked at, the gravest finding said in one sentence."""
+"""The verdict on one fault: its cells and recoveries put together, then decided."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from aiobs.chaos.containment.amounts import in_words
 from aiobs.chaos.containment.batch_means import inflation
-from aiobs.chaos.containment.cells import cell, silent
+from aiobs.chaos.containment.cells import cell
+from aiobs.chaos.containment.deciding import decide
 from aiobs.chaos.containment.fault_spans import windows_of
-from aiobs.chaos.containment.model import Cell, Fault, Recovery, Samples, Seen, Slo, Source, Spec, Verdict, Windows
+from aiobs.chaos.containment.invariants import kept
+from aiobs.chaos.containment.model import Cell, Fault, Kept, Recovery, Samples, Slo, Source, Spec, Verdict, Windows
 from aiobs.chaos.containment.recovery import hold_needed, recovery
 from aiobs.errors import PlanError
-
-_SIGNIFICANT = 0.01
 
 
 def judge(spec: Spec, source: Source, fault: Fault | None = None, aborted: str = "") -> Verdict:
@@ -40,9 +38,13 @@ def judge(spec: Spec, source: Source, fault: Fault | None = None, aborted: str =
         budget=_budget(cells, slos, windows), raw={"spans": seen.spans, "duplicates": seen.duplicates, "alpha": spec.alpha, "permitted": list(permitted),
              "kinds": {slo.name: slo.kind for slo in spec.slos}},
         certifies=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result == "held" and it.side == "outside"),
-        does_not_certify=tuple(f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result != "held" and it.side == "outside"),
+        does_not_certify=(
+            *[f"{it.slo} of {it.stratum}: {it.reason}" for it in cells if it.result != "held" and it.side == "outside"], *seen.trouble
+        ),
     )  # fmt: skip
-    found = _decide(found, spec, seen, fault, others, samples, aborted)
+    found = replace(found, invariants=_invariants(spec, source, windows))
+    after = [it for it in _aftermath(spec, samples, slos, windows) if it.result == "harmed" and it.holm and it.required]
+    found = decide(found, spec, seen, fault, others, samples, after, aborted)
     if fault is not None and fault.residue:
         left = f"The fault's undo left something behind: {'; '.join(fault.residue)}. Clean it up (aiobs chaos recover). Apart from that: {found.sentence}"
         return replace(found, kind="residue", beside=found.kind, sentence=left)
@@ -78,6 +80,31 @@ def _cells(spec: Spec, samples: Sequence[Samples], slos: dict[str, Slo], windows
     return tuple([replace(it, holm=(it.stratum, it.slo) in named) for it in found])
 
 
+def _invariants(spec: Spec, source: Source, windows: Windows) -> tuple[Kept, ...]:
+    facts = getattr(source, "facts", None)
+    return tuple([kept(it, facts(it, windows.whole) if facts else None) for it in spec.invariants])
+
+
+def _aftermath(spec: Spec, samples: Sequence[Samples], slos: dict[str, Slo], windows: Windows) -> tuple[Cell, ...]:
+    """Outside cells of the time after the undo: what the end of a fault sets off (a herd of retries) is its harm too."""
+    import numpy as np
+
+    after, suspect = replace(windows, fault=windows.recovery), []
+    for it in samples:
+        slo = slos[it.slo]
+        if it.side == "inside" or slo.kind not in ("ratio", "threshold"):
+            continue
+        before, later = (
+            it.bad[slice(*np.searchsorted(it.start_ns, part))] for part in (windows.baseline, windows.recovery)
+        )
+        # Where it did not even look like harm, the exact bounds need not be worked out.
+        if len(before) and len(later) and later.mean() - before.mean() > slo.margin:
+            suspect.append(replace(it, took=None))
+    return (
+        _cells(spec, [*suspect, *[it for it in samples if it.stratum == spec.control]], slos, after) if suspect else ()
+    )
+
+
 def _recoveries(samples: Sequence[Samples], slos: dict[str, Slo], windows: Windows) -> tuple[Recovery, ...]:
     import numpy as np
 
@@ -90,222 +117,41 @@ def _recoveries(samples: Sequence[Samples], slos: dict[str, Slo], windows: Windo
         if end == first or windows.recovery[1] <= windows.undone_ns:
             continue
         usual = float(it.bad[first:end].mean())
+        rate = (end - first) / (windows.baseline[1] - windows.baseline[0])
         got = recovery(
-            it.start_ns,
-            it.bad,
-            windows.undone_ns,
-            windows.recovery[1],
-            windows.hold_ns,
-            usual,
-            slo.margin,
-            hold_needed(slo.margin),
-            inflation(it.bad[first:end]),
-            (end - first) * 1e9 / (windows.baseline[1] - windows.baseline[0]),
-        )
+            it.start_ns, it.bad, windows.undone_ns, windows.recovery[1], windows.hold_ns, usual, slo.margin, hold_needed(slo.margin),
+            inflation(it.bad[first:end]), _ill_before(it, windows, rate, usual + slo.margin), rate * 1e9,
+        )  # fmt: skip
+        begin, until = np.searchsorted(it.start_ns, (windows.undone_ns, windows.recovery[1]))
+        expected = rate * (windows.recovery[1] - windows.undone_ns)
+        # Telemetry of a bystander may be lost; what was hit and says nothing more has not come back.
+        gone = got.unseen and it.side == "inside" and expected >= 20 and until - begin < 0.2 * expected
+        length = (windows.recovery[1] - windows.undone_ns) / 1e9
         why = (
-            "too few requests after the undo to tell" if got.unseen
+            f"{until - begin} requests in {length:.1f} s after the undo, where {expected:.0f} were usual: it has not come back" if gone
+            else f"it was watched for {length:.1f} s after the undo, the hold alone is {windows.hold_ns / 1e9:.1f} s"
+            if got.unseen and length < windows.hold_ns / 1e9 and until > begin
+            else "too few requests after the undo to tell" if got.unseen
             else f"still bad {got.last_bad_s:.1f} s after the undo, when the looking ended" if got.censored
             else "it was well for a while and fell ill again" if got.relapse
             else f"well again between {got.last_bad_s:.2f} and {got.first_good_s:.2f} s after the undo" if got.first_good_s else "never ill after the undo"
         )  # fmt: skip
+        unseen = got.unseen and not gone
         found.append(
-            Recovery(
-                it.stratum,
-                it.stratum,
-                it.slo,
-                it.side,
-                got.last_bad_s,
-                got.first_good_s,
-                got.censored,
-                got.relapse,
-                got.unseen,
-                why,
-            )
-        )
+            Recovery(it.stratum, it.stratum, it.slo, it.side, got.last_bad_s, got.first_good_s, got.censored, got.relapse, unseen, why)
+        )  # fmt: skip
     return tuple(found)
 
 
-def _decide(found: Verdict, spec: Spec, seen: Seen, fault: Fault | None, others: Sequence[Fault], samples: Sequence[Samples], aborted: str) -> Verdict:  # fmt: skip
-    windows = found.windows
-    assert windows is not None
-
-    def say(kind: Any, reason: str, sentence: str, strata: Sequence[str] = (), more: float = 0.0) -> Verdict:
-        return replace(
-            found, kind=kind, reason=reason, sentence=sentence, strata=tuple(dict.fromkeys(strata)), more_needed=more
-        )
-
-    outside = [it for it in found.cells if it.side == "outside" and it.required]
-    harmed = [it for it in outside if it.result == "harmed" and it.holm]
-    where = ", ".join(dict.fromkeys(it.stratum for it in harmed))
-    aborted = aborted or (fault.aborted if fault else "")
-    if aborted:
-        also = f" Harm was shown in {where}." if harmed else ""
-        return say(
-            "aborted", "stopped", f"The experiment was stopped early: {aborted}.{also}", [it.stratum for it in harmed]
-        )
-    if seen.backwards:
-        return say(
-            "invalid",
-            "clock",
-            f"{seen.backwards} spans end before they begin: a clock stepped, so times cannot be compared. Run it again.",
-        )
-    if fault is not None and not fault.injected_ns <= fault.effective_ns <= fault.undone_ns:
-        return say(
-            "invalid",
-            "clock",
-            "The fault's own times are out of order (injected, effective, undone): a clock stepped. Run it again.",
-        )
-    if windows.fault[1] <= seen.span[0] or windows.fault[0] > seen.span[1]:
-        return say(
-            "invalid",
-            "clock",
-            "No telemetry is as old as the fault: clocks of fault and service differ, or it is the wrong folder.",
-        )
-    mixed = [it for it in others if it.injected_ns < windows.fault[1] and it.undone_ns > windows.fault[0]]
-    if mixed and fault is not None:
-        return say(
-            "invalid",
-            "confounded",
-            f"Fault {mixed[0].kind} ({mixed[0].id}) overlapped this one: nobody can tell which did what. One at a time.",
-        )
-    if windows.baseline[1] - windows.baseline[0] <= 1 or not any(it.n_baseline for it in found.cells):
-        return say(
-            "invalid",
-            "baseline",
-            "There is no telemetry from before the fault: start the load earlier, or name a baseline window.",
-        )
-    if harmed:
-        worst = max(harmed, key=lambda it: it.estimate / it.margin)
-        return say(
-            "leaked",
-            "",
-            f"Not contained: the fault reached {where}. Worst: {worst.slo} of {worst.stratum}: {worst.reason}.",
-            [it.stratum for it in harmed],
-        )
-    ill = [it for it in found.cells if it.result == "baseline" and it.required]
-    if ill:
-        return say(
-            "invalid",
-            "baseline",
-            f"{ill[0].slo} of {ill[0].stratum}: {ill[0].reason}. Get it healthy first, then run it again.",
-        )
-    lost = _hole(seen, windows)
-    if lost:
-        return say(
-            "inconclusive",
-            "no_data",
-            f"All telemetry is missing for {lost:.1f} s of the experiment: nothing can be said. Check the exporter, run it again.",
-            more=1.0,
-        )
-    if fault is not None and fault.valid is False:
-        return say(
-            "invalid", "no_effect", "The fault was never seen to act: the experiment proved nothing. Check its target."
-        )
-    inside = [it for it in found.cells if it.side == "inside"]
-    if not spec.absorbed and not _felt(inside, samples, windows):
-        return say(
-            "invalid",
-            "no_effect",
-            "No SLI inside the boundary shows the fault: it proved nothing. Check the target, give it more load, or declare it absorbed.",
-        )
-    slos = {slo.name: slo for slo in spec.slos}
-    over = [it for it in inside if _allowed(spec, it) is not None and it.low > (_allowed(spec, it) or 0.0)]
-    if over:
-        return say(
-            "leaked",
-            "inside",
-            f"{over[0].slo} of {over[0].stratum} got worse by {in_words(slos[over[0].slo].kind, over[0].estimate)}: more than is allowed inside.",
-            [over[0].stratum],
-        )
-    sick = [
-        it
-        for it in found.recoveries
-        if (it.relapse or (it.censored and not it.unseen) or (it.unseen and it.side == "inside"))
-        and _required(spec, it.slo)
-    ]
-    if sick:
-        return say(
-            "not_recovered",
-            "metastable" if sick[0].relapse else "",
-            f"{sick[0].slo} of {sick[0].stratum} did not recover: {sick[0].reason}.",
-            [it.stratum for it in sick],
-        )
-    if not any(it.n_baseline or it.n_fault for it in outside):
-        return say(
-            "inconclusive",
-            "no_outside_traffic",
-            "Nothing outside the boundary carried traffic: there was nothing that could have been spared. Send it some load.",
-            more=float("inf"),
-        )
-    open_cells = [it for it in outside if it.result != "held"]
-    if open_cells:
-        worst = max(open_cells, key=lambda it: (it.result == "no_data", it.more_needed))
-        reason = "no_data" if worst.result == "no_data" else "n_eff" if "independent" in worst.reason else "wide_ci"
-        return say(
-            "inconclusive",
-            reason,
-            f"Not enough to say: {worst.slo} of {worst.stratum}: {worst.reason}.",
-            [it.stratum for it in open_cells],
-            worst.more_needed,
-        )
-    unseen = [it for it in found.recoveries if it.unseen and _required(spec, it.slo)]
-    if unseen or (not found.recoveries and any(slo.kind in ("ratio", "threshold") for slo in spec.slos)):
-        which = f"{unseen[0].slo} of {unseen[0].stratum}" if unseen else "the recovery"
-        return say(
-            "inconclusive",
-            "no_data",
-            f"Held during the fault, but {which} cannot be told after it: too few requests. Keep the load up longer.",
-            more=2.0,
-        )
-    strata = list(dict.fromkeys(it.stratum for it in outside))
-    return say(
-        "contained",
-        "",
-        f"Contained: the fault stayed in {', '.join(found.raw['permitted'])}; {', '.join(strata)} held, and all recovered.",
-    )
-
-
-def _required(spec: Spec, name: str) -> bool:
-    return next(slo.required for slo in spec.slos if slo.name == name)
-
-
-def _allowed(spec: Spec, it: Cell) -> float | None:
-    return next(slo.allowed for slo in spec.slos if slo.name == it.slo)
-
-
-def _felt(inside: Sequence[Cell], samples: Sequence[Samples], windows: Windows) -> bool:
-    """Whether anything inside got worse, or fell silent or nearly so."""
-    from scipy import stats
-
-    for it in inside:
-        if it.result != "baseline" and it.low > 0:
-            return True
-        expected = (
-            it.n_baseline * (windows.fault[1] - windows.fault[0]) / max(windows.baseline[1] - windows.baseline[0], 1)
-        )
-        if (
-            it.n_baseline
-            and it.n_fault < 0.7 * expected
-            and float(stats.poisson.cdf(it.n_fault, 0.9 * expected)) < _SIGNIFICANT
-        ):
-            return True
-    # What was killed may be well again before the guard is over: for the inside that was the effect.
-    whole = replace(windows, fault=(windows.injected_ns, windows.fault[1]))
-    return any(silent(it, whole) for it in samples if it.side == "inside" and len(it.start_ns))
-
-
-def _hole(seen: Seen, windows: Windows) -> float:
-    """Seconds in which nobody at all reported, where the baseline had somebody report all the time; 0: none."""
+def _ill_before(samples: Samples, windows: Windows, rate: float, limit: float) -> bool:
+    """Whether the last fifth of the fault was bad, or silent where the baseline's `rate` was not."""
     import numpy as np
 
-    alive = seen.alive[(seen.alive >= windows.whole[0]) & (seen.alive < windows.whole[1])]
-    before = alive[alive < windows.baseline[1]]
-    if len(before) < 2:
-        return 0.0
-    gap = float(np.diff(np.concatenate((alive, [windows.whole[1]]))).max())
-    usual = max(float(np.diff(before).max()), 1e8)
-    length = windows.fault[1] - windows.fault[0]
-    return gap / 1e9 if gap > 5 * usual and gap > max(0.1 * length, 5e8) else 0.0
+    begin = windows.undone_ns - (windows.undone_ns - windows.fault[0]) // 5
+    first, end = np.searchsorted(samples.start_ns, (begin, windows.undone_ns))
+    if end == first:
+        return bool(rate * (windows.undone_ns - begin) >= 5)
+    return float(samples.bad[first:end].mean()) > limit
 
 
 def _observed(cells: Sequence[Cell]) -> float:

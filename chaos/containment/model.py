@@ -5,7 +5,7 @@ Times are wall-clock Unix nanoseconds, intervals are (first, end) with the end l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -17,6 +17,8 @@ Kind = Literal["ratio", "threshold", "mean", "rate", "rare"]
 Side = Literal["inside", "outside"]
 CellResult = Literal["held", "harmed", "unsure", "no_data", "baseline"]
 VerdictKind = Literal["contained", "leaked", "not_recovered", "inconclusive", "invalid", "aborted", "residue"]
+
+InvariantKind = Literal["unique", "answered", "monotonic", "equal"]
 
 REST = "everything else"
 """The stratum of all telemetry that is in no declared boundary."""
@@ -47,12 +49,14 @@ class Indicator:
         value: the number looked at, in seconds for ``duration``, else an attribute; "" where only good or bad counts.
         bad: for ``ratio`` and ``rare``: what makes a span bad (or an event): attribute to values; ``error`` is the span's status.
         above: for ``threshold``: a value above it is bad.
+        queries: in place of spans: ``value``, or ``total`` and one of ``good`` and ``bad``, in Prometheus' language.
     """
 
     spans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     value: str = ""
     bad: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     above: float | None = None
+    queries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,33 @@ class Slo:
     required: bool = True
     budget_days: float = 28.0
     line: int = 0
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """What must hold of the work itself.
+
+    Attributes:
+        kind: ``unique``: no value of `attribute` on two spans that went well; ``answered``: every value on `spans` is on a
+            span of `by` that went well; ``monotonic``: within each value of `each` it never falls by more than `back`, or
+            behind the highest on a span of `by` that went well before; ``equal``: it is the same, but for `tolerance`, on all
+            spans with the same value of `at`.
+    """
+
+    name: str
+    kind: InvariantKind
+    attribute: str
+    spans: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    each: str = ""
+    at: str = ""
+    back: float = 0.0
+    tolerance: float = 0.0
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the attribute is compared as a number; else only as what is written."""
+        return self.kind == "monotonic" or (self.kind == "equal" and self.tolerance > 0)
 
 
 @dataclass(frozen=True)
@@ -142,6 +173,7 @@ class Spec:
         alpha: error rate of one test; see docs/containment.md for what it comes to on telemetry.
         absorbed: the fault is declared to have no effect that an SLI shows.
         rest: whether telemetry outside every declared boundary is a stratum too.
+        invariants: what must hold of the work itself, inside as well as outside.
         path: where it was read from.
     """
 
@@ -158,6 +190,7 @@ class Spec:
     absorbed: bool = False
     rest: bool = True
     path: str = ""
+    invariants: tuple[Invariant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +202,7 @@ class Samples:
         bad: whether it was bad (all False for ``mean``).
         value: the number looked at; NaN where the span has none. Empty for ``ratio``, ``rate`` and ``rare``.
         dropped: spans that count but carry no value, and say nothing.
+        took: seconds from begin to end, NaN where it never ended; None where the source knows of begins only.
     """
 
     stratum: str
@@ -178,6 +212,48 @@ class Samples:
     bad: NDArray[Any]
     value: NDArray[Any]
     dropped: int = 0
+    took: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one invariant is judged by: a row for each span that carries its attribute, by start time.
+
+    Attributes:
+        value: the attribute: a 64-bit mark of its text, or a number for ``monotonic`` and for ``equal`` with a tolerance.
+        well: whether the span went well.
+        asked, answer: whether it is one of the invariant's `spans`, and of its `by`.
+        group, at: marks of the attributes that `each` and `at` name, 0 where there is none.
+        texts: up to so many values as they are written.
+    """
+
+    start_ns: NDArray[Any]
+    value: NDArray[Any]
+    well: NDArray[Any]
+    asked: NDArray[Any]
+    answer: NDArray[Any]
+    group: NDArray[Any]
+    at: NDArray[Any]
+    texts: Callable[[Any], list[str]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Whether an invariant was kept.
+
+    Attributes:
+        looked: values or spans that were looked at.
+        broken: how many of them broke it.
+        examples: some of those.
+    """
+
+    name: str
+    kind: InvariantKind
+    result: Literal["kept", "broken", "unseen"]
+    reason: str
+    looked: int = 0
+    broken: int = 0
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,6 +267,7 @@ class Seen:
         values: attribute to its values (a hundred at most), of resources and spans, for messages and suggestions.
         trouble: what is wrong with it, one sentence each, such as a clock that stepped or lines that cannot be read.
         backwards: spans that end before they begin.
+        unreadable: share of its lines that cannot be read, but for one torn off in each file.
     """
 
     spans: int
@@ -200,10 +277,22 @@ class Seen:
     values: Mapping[str, tuple[str, ...]]
     trouble: tuple[str, ...] = ()
     backwards: int = 0
+    unreadable: float = 0.0
 
 
 class Source(Protocol):
     """Where telemetry comes from."""
+
+    spec: Spec
+    """What is asked of it, with its boundaries filled in."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+    def carriers(self) -> Mapping[str, int]:
+        """How many spans (or events) each boundary holds."""
+        ...
 
     def seen(self) -> Seen:
         """What there is."""
@@ -292,6 +381,7 @@ class Verdict:
         beside: the verdict without the residue, where `kind` is ``residue``.
         observed: share of outside requests that were in strata harmed, or not shown unharmed.
         budget: SLO to the share of its error budget that the fault window burned outside, per SLO.
+        invariants: the invariants, kept or broken.
         raw: figures for machines: windows, counts, versions.
     """
 
@@ -309,4 +399,5 @@ class Verdict:
     more_needed: float = 0.0
     observed: float = 0.0
     budget: Mapping[str, float] = field(default_factory=dict)
+    invariants: tuple[Kept, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)

@@ -35,8 +35,9 @@ def share_bounds(
     near = _newcombe(bad_a, n_a, bad_b, n_b, alpha, inflation)
     p_harm = _p_harm(bad_a, n_a, bad_b, n_b, margin, inflation)
     if few and max(n_a, n_b) <= 2_000_000:
-        high = _exact_high(bad_a, n_a, bad_b, n_b, alpha)
-        low = -_exact_high(bad_b, n_b, bad_a, n_a, alpha)
+        # By how much better it got nobody asks, nor by how much worse at most where harm is shown.
+        low = -_exact_high(bad_b, n_b, bad_a, n_a, alpha) if estimate > 0 else near[0]
+        high = _exact_high(bad_a, n_a, bad_b, n_b, alpha) if low <= margin else near[1]
         # Where they clump, the exact bounds are too narrow as well.
         if inflation > 1.0:
             low, high = min(low, near[0]), max(high, near[1])
@@ -102,19 +103,20 @@ def _likelihood(span: tuple[float, float], bad_a: int, n_a: int, bad_b: int, n_b
         return (bad_too / of_b - bad / of_a - growth) / np.sqrt(p * (1 - p) / of_a + q * (1 - q) / of_b)
 
     favourable = distance(a[:, None], n_a, b[None, :], n_b) <= distance(bad_a, n_a, bad_b, n_b) + 1e-9
-    return (
-        float(np.einsum("si,ij,sj->s", weight_a, favourable.astype(float), weight_b, optimize=True).max()) + _NUISANCE
-    )
+    return float(((weight_a @ favourable.astype(float)) * weight_b).sum(axis=1).max()) + _NUISANCE
 
 
 def _outcomes(n: int, shares: Any) -> tuple[Any, Any]:
     """Counts that matter for any of `shares` (200 groups of neighbours at most), and how likely each is."""
     import numpy as np
-    from scipy import stats
+    from scipy import special
 
-    first, last = int(stats.binom.ppf(1e-7, n, shares[0])), min(int(stats.binom.isf(1e-7, n, shares[-1])) + 1, n)
+    # Six standard errors and ten more leave out less than one in ten million.
+    low, high = (float(share) * n for share in (shares[0], shares[-1]))
+    first = max(0, int(low - 6 * low**0.5 - 10))
+    last = min(n, int(high + 6 * high**0.5 + 10))
     counts = np.unique(np.linspace(first, last, min(last - first + 1, 200)).astype(int))
-    return counts, np.diff(stats.binom.cdf(counts, n, shares[:, None]), axis=1, prepend=0.0)
+    return counts, np.diff(special.bdtr(counts.astype(float), n, shares[:, None]), axis=1, prepend=0.0)
 
 
 def needed(estimate: float, high: float, margin: float) -> float:

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from aiobs.chaos.containment.otlp_lines import Asked, Columns, columns
+from aiobs.chaos.containment.columns import Asked, Columns, columns
+from aiobs.chaos.containment.otlp_json import value_of
 
 Piece = tuple[str, int, int]
 """A file, and the first and the end byte between which the lines begin that are meant."""
@@ -31,6 +32,15 @@ def read(paths: Sequence[str], asked: Asked) -> Columns:
         for other in others:
             other.close()
     return _joined(found)
+
+
+def written(paths: Sequence[str], attribute: str, mark: int) -> str:
+    """The value of `attribute` that has this mark, as it stands in the files."""
+    key = json.dumps(attribute).encode()
+    for line in _lines([(path, 0, Path(path).stat().st_size) for path in paths]):
+        if key in line and (found := value_of(line, attribute, mark)) is not None:
+            return found
+    return f"{mark:x}"
 
 
 def _processes() -> int:

@@ -10,6 +10,10 @@ from typing import Any
 _MISSED = 20.0
 _DOUBT = 0.005
 """Risk of taking strays of an SLI's ordinary share for a bad stretch."""
+_APART = 0.05
+"""Share of the hold: bad requests this close together belong to one illness."""
+_FEW = 6
+"""Fewer bad requests by themselves are no illness."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Recovered:
 
 
 def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: int, ordinary: float, margin: float,
-             needed: int, clumping: float = 1.0, rate: float = 0.0) -> Recovered:  # fmt: skip
+             needed: int, clumping: float = 1.0, ill: bool = False, rate: float = 0.0) -> Recovered:  # fmt: skip
     """When requests that began at `start_ns` were well again, up to `until_ns`.
 
     Args:
@@ -76,7 +80,8 @@ def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: in
         margin: growth of it that still counts as well.
         needed: good requests in the hold below which nothing is shown.
         clumping: by how much the baseline's bad ones vary more than independent ones do.
-        rate: the baseline's requests a second: what is silent so long that 20 are missed is not well yet.
+        ill: whether it was ill before the undo; to be well after it and ill again is then a relapse.
+        rate: the baseline's requests a second: what is silent so long that 20 are missed is not well before it is heard.
     """
     import numpy as np
 
@@ -87,23 +92,53 @@ def recovery(start_ns: Any, bad: Any, undone_ns: int, until_ns: int, hold_ns: in
     if not len(at):
         return Recovered(0.0, end, censored=True, unseen=True)
     usual = min(max(ordinary, 0.5 / (len(at) + 1), 1e-4), 0.98)
-    stretches = bad_stretches(flags, usual, min(usual + 2 * margin, 0.99), clumping)
+    stretches = _of_weight(
+        bad_stretches(flags, usual, min(usual + 2 * margin, 0.99), clumping), at, flags, hold_ns, margin
+    )
+    again = _relapsed(at, stretches, hold_ns) or (
+        ill and bool(stretches) and _was_well(at, flags, stretches[0], hold_ns)
+    )
     last = float(at[stretches[-1].last]) if stretches else 0.0
     after = at[stretches[-1].last + 1 :] if stretches else at
     first = float(after[0]) if len(after) else end
     well = first if stretches or rate * at[0] >= _MISSED else 0.0
+    if end < hold_ns / 1e9 * 0.999:
+        return Recovered(last, end, censored=True, unseen=True)
     if not len(after) or end - well < hold_ns / 1e9 * 0.999:
-        return Recovered(last, end, censored=True, relapse=_relapsed(at, stretches, hold_ns))
+        return Recovered(last, end, censored=True, relapse=again)
     hold = after[after < well + hold_ns / 1e9]
     if len(hold) < needed:
         return Recovered(last, first, censored=True, unseen=True)
-    return Recovered(last, well, relapse=_relapsed(at, stretches, hold_ns))
+    return Recovered(last, well, relapse=again)
+
+
+def _of_weight(found: list[Stretch], at: Any, flags: Any, hold_ns: int, margin: float) -> list[Stretch]:
+    """Without the stretches that come by themselves and are too small to bring a hold beyond the margin: two clumps of
+    ordinary trouble that fell together, not an illness. What follows closely on the undo or on another goes with it."""
+    kept: list[Stretch] = []
+    until = float(at[0]) if len(at) else 0.0
+    for it in found:
+        near = float(at[it.first]) - until <= _APART * hold_ns / 1e9
+        in_hold = ((at >= at[it.first]) & (at < at[it.first] + hold_ns / 1e9)).sum()
+        if near or flags[it.first : it.last + 1].sum() >= max(_FEW, margin * in_hold):
+            kept.append(it)
+            until = float(at[it.last])
+    return kept
 
 
 def _relapsed(at: Any, stretches: list[Stretch], hold_ns: int) -> bool:
     """Whether it was well for a while, less than the hold or more, and fell ill again."""
     gaps = [float(at[b.first] - at[a.last]) for a, b in pairwise(stretches)]
-    return any(gap > 0.05 * hold_ns / 1e9 for gap in gaps)
+    return any(gap > _APART * hold_ns / 1e9 for gap in gaps)
+
+
+def _was_well(at: Any, flags: Any, first: Stretch, hold_ns: int) -> bool:
+    """Whether it was well between the undo and the first stretch: for some time, and over more good requests than an
+    illness like that stretch would let pass."""
+    if not first.first or at[first.first] - at[0] <= _APART * hold_ns / 1e9:
+        return False
+    share = min(float(flags[first.first : first.last + 1].mean()), 0.999)
+    return bool(first.first >= max(8.0, log(_DOUBT) / log(1 - share)))
 
 
 def hold_needed(margin: float, doubt: float = 0.05) -> int:

@@ -7,14 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aiobs import names
 from aiobs.chaos.containment.boundaries import PLAIN, matches
+from aiobs.chaos.containment.columns import FIXED, Asked
 from aiobs.chaos.containment.fault_spans import faults_of
 from aiobs.chaos.containment.glimpse import glimpse
-from aiobs.chaos.containment.model import REST, Fault, Samples, Seen, Slo, Spec
-from aiobs.chaos.containment.otlp_lines import Asked
-from aiobs.chaos.containment.reading import read
+from aiobs.chaos.containment.model import REST, Facts, Fault, Interval, Invariant, Samples, Seen, Slo, Spec
+from aiobs.chaos.containment.reading import read, written
 from aiobs.chaos.containment.spec import expand
 from aiobs.errors import RecordError
+
+_CUT = FIXED.index(names.TRUNCATED)
+_STEPPED = -0.001
+"""Seconds: spans that end earlier before their begin tell of a clock that stepped, others of one that was read twice."""
 
 
 class RunFolder:
@@ -35,8 +40,11 @@ class RunFolder:
         values = {slo.indicator.value for slo in spec.slos} - {"", "duration"}
         asked = [boundary.where for boundary in spec.boundaries]
         asked += [where for slo in spec.slos for where in (slo.indicator.spans, slo.indicator.bad)]
+        asked += [where for it in spec.invariants for where in (it.spans, it.by)]
         self._texts = tuple(sorted({key for where in asked for key in where} - {*PLAIN}))
-        self._asked = Asked(self._texts, tuple(sorted(values)))
+        values |= {it.attribute for it in spec.invariants if it.numeric}
+        marks = {key for it in spec.invariants for key in (it.attribute * (not it.numeric), it.each, it.at) if key}
+        self._asked = Asked(self._texts, tuple(sorted(values)), tuple(sorted(marks)))
         try:
             self._values = glimpse(self.paths)
             self._told = read(self.paths, self._asked)
@@ -66,8 +74,9 @@ class RunFolder:
         import numpy as np
 
         told = self._told
+        self._cut = np.array([shape[_CUT] == "true" for shape in told.shapes] or [False])
         # Of a span told as cut off and told again when it had ended, the whole one is taken.
-        order = np.argsort(np.isnan(told.duration), kind="stable") if np.isnan(told.duration).any() else None
+        order = np.argsort(self._cut[told.shape], kind="stable") if self._cut.any() else None
         key = told.key if order is None else told.key[order]
         _, first = np.unique(key, return_index=True)
         self._duplicates = len(key) - len(first)
@@ -79,7 +88,7 @@ class RunFolder:
         )  # fmt: skip
 
     def _shapes(self) -> list[dict[str, str | None]]:
-        keys = ("span.name", "span.kind", "error", *self._texts)
+        keys = (*FIXED, *self._texts)
         return [dict(zip(keys, shape, strict=True)) for shape in self._told.shapes]
 
     def _mask(self, each: Sequence[Mapping[str, Sequence[str]]], any_of: bool = False) -> Any:
@@ -109,8 +118,10 @@ class RunFolder:
             trouble.append(f"{told.unreadable} of {told.lines} lines cannot be read")
         if told.timeless:
             trouble.append(f"{told.timeless} spans have no start and stand nowhere in time")
-        backwards = int((told.duration < 0).sum())
-        return Seen(len(start), self._duplicates, span, alive, self._values, tuple(trouble), backwards)
+        # A process that dies leaves a line torn off; more tells of a file that was written over.
+        torn = max(0, told.unreadable - len(self.paths)) / max(told.lines, 1)
+        backwards = int((told.duration < _STEPPED).sum())
+        return Seen(len(start), self._duplicates, span, alive, self._values, tuple(trouble), backwards, torn)
 
     def faults(self) -> tuple[Fault, ...]:
         """Faults on the record, by time."""
@@ -142,7 +153,7 @@ class RunFolder:
             strata.append((REST, "outside", self._member == 0))
         found = []
         for stratum, side, of_shape in strata:
-            rows = np.flatnonzero(of_shape[self._told.shape] & ~(self._told.duration < 0))
+            rows = np.flatnonzero(of_shape[self._told.shape] & ~(self._told.duration < _STEPPED))
             found += [self._samples(place, slo, stratum, side, rows) for place, slo in enumerate(spec.slos)]
         return tuple(found)
 
@@ -151,18 +162,47 @@ class RunFolder:
 
         told, bit = self._told, 1 << place
         rows = rows[((self._counts & bit) > 0)[told.shape[rows]]]
-        start, bad = told.start[rows], ((self._bad & bit) > 0)[told.shape[rows]]
+        start, bad, took = told.start[rows], ((self._bad & bit) > 0)[told.shape[rows]], told.duration[rows]
         value = slo.indicator.value
         if not value:
-            return Samples(stratum, slo.name, side, start, bad, np.empty(0))
-        numbers = (told.duration if value == "duration" else told.numbers[self._asked.numbers.index(value)])[rows]
+            return Samples(stratum, slo.name, side, start, bad, np.empty(0), took=took)
+        numbers = took if value == "duration" else told.numbers[self._asked.numbers.index(value)][rows]
+        # How long it would have taken had it not been cut off, nobody knows.
+        numbers = np.where(self._cut[told.shape[rows]], np.nan, numbers) if value == "duration" else numbers
         known = ~np.isnan(numbers)
         if slo.kind == "threshold" and slo.indicator.above is not None:
             failed = bad & ~known
             bad = (numbers > slo.indicator.above) | failed
             known = known | failed
         dropped = int((~known).sum())
-        return Samples(stratum, slo.name, side, start[known], bad[known], numbers[known], dropped)
+        return Samples(stratum, slo.name, side, start[known], bad[known], numbers[known], dropped, took[known])
+
+    def facts(self, invariant: Invariant, within: Interval) -> Facts:
+        """What `invariant` is judged by, of spans that began in `within`."""
+        import numpy as np
+
+        told, asked = self._told, self._asked
+        first, end = np.searchsorted(told.start, within)
+        of_shape = self._mask([invariant.spans, invariant.by]) & (3 if invariant.by else 1)
+        rows = first + np.flatnonzero(of_shape[told.shape[first:end]] > 0)
+        if invariant.numeric:
+            value = told.numbers[asked.numbers.index(invariant.attribute)][rows]
+            carried = ~np.isnan(value)
+        else:
+            value = told.marks[asked.marks.index(invariant.attribute)][rows]
+            carried = value != 0
+        rows, value = rows[carried], value[carried]
+        bits = of_shape[told.shape[rows]]
+        failed = np.array([shape[FIXED.index("error")] == "true" for shape in told.shapes])[told.shape[rows]]
+
+        def marks(key: str) -> Any:
+            return told.marks[asked.marks.index(key)][rows] if key else np.zeros(len(rows), np.uint64)
+
+        sought = invariant.at or invariant.attribute
+        return Facts(
+            told.start[rows], value, ~failed, (bits & 1) > 0, (bits & 2) > 0, marks(invariant.each), marks(invariant.at),
+            lambda found: [it if isinstance(it, str) else written(self.paths, sought, it) for it in found],
+        )  # fmt: skip
 
 
 def _files(folder: Path) -> list[str]:

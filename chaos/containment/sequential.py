@@ -25,18 +25,36 @@ class Abort:
         bad_ratio: share of bad requests that is normal.
         unbearable: share at which stopping is right; its evidence grows fastest there, but also above it.
         silence_s: after how long without a request the watching counts as lost; 0: never.
+        limit: evidence to stop at; more where many are watched at once.
+        clumping: how many bad requests usually come at a time: so many count as one.
+
+    Raises:
+        PlanError: one of these cannot be.
     """
 
-    def __init__(self, name: str, bad_ratio: float, unbearable: float, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        bad_ratio: float,
+        unbearable: float,
+        silence_s: float = SILENCE_S,
+        *,
+        limit: float = LIMIT,
+        clumping: float = 1.0,
+    ) -> None:
         if not 0 < bad_ratio < 1:
             raise PlanError("bad_ratio", bad_ratio, "use a share between 0 and 1, such as 0.01")
         if not bad_ratio < unbearable < 1:
             raise PlanError("unbearable", unbearable, f"use a share between bad_ratio ({bad_ratio}) and 1")
+        if not 1 <= clumping < float("inf"):
+            raise PlanError("clumping", clumping, "1 for independent requests, else more")
         self.name = name
         self.why = ""
         self.requests = 0
-        self._bad = unbearable / bad_ratio
-        self._good = (1 - unbearable) / (1 - bad_ratio)
+        # A power below 1 of a likelihood ratio is still a fair bet against the healthy: it grows more slowly.
+        self._bad = (unbearable / bad_ratio) ** (1 / clumping)
+        self._good = ((1 - unbearable) / (1 - bad_ratio)) ** (1 / clumping)
+        self._limit = limit
         self._shares = (bad_ratio, unbearable)
         self._evidence = 0.0
         self._silence_s = silence_s
@@ -55,7 +73,7 @@ class Abort:
             k = self.requests
             begins_here = _FROM_THE_START if k == 1 else (1 - _FROM_THE_START) / (k * (k - 1))
             self._evidence = min((self._evidence + begins_here) * (self._bad if one else self._good), 1e300)
-            if self._evidence >= LIMIT and not self.why:
+            if self._evidence >= self._limit and not self.why:
                 normal, unbearable = self._shares
                 self.why = (
                     f"{self.name} fails far more than {normal:.2%} of its requests (evidence {self._evidence:.0f} to 1 for "

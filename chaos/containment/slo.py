@@ -13,6 +13,7 @@ from typing import Any, cast
 from aiobs import names
 from aiobs.chaos.containment.document import Node
 from aiobs.chaos.containment.model import Indicator, Kind, Slo
+from aiobs.chaos.containment.queries import in_prometheus, ratio_of, threshold_of
 
 _SERVER = {"span.kind": ("server",)}
 _STEP = {"span.name": (names.SPAN_STEP, names.SPAN_RANK_STEP)}
@@ -62,6 +63,8 @@ def slo_of(document: Node) -> Slo:
 
 
 def _ratio(node: Node) -> tuple[Kind, Indicator]:
+    if in_prometheus(node):
+        return ratio_of(node)
     for side in ("bad", "good", "raw"):
         if node.has(side):
             break
@@ -80,6 +83,8 @@ def _ratio(node: Node) -> tuple[Kind, Indicator]:
 
 
 def _threshold(node: Node) -> tuple[Kind, Indicator]:
+    if in_prometheus(node):
+        return threshold_of(node)
     kind, indicator = _source(node.child("metricSource"), "threshold")
     if kind in ("ratio", "rate", "rare"):
         node.child("metricSource").refuse("spec", kind, "it has no value to compare: use ratioMetric for it")
@@ -89,7 +94,7 @@ def _threshold(node: Node) -> tuple[Kind, Indicator]:
 
 
 def _source(node: Node, plain: Kind) -> tuple[Kind, Indicator]:
-    node.expect("type", ("aiobs",))
+    node.expect("type", ("aiobs", "Prometheus"))
     spec = node.child("spec")
     spec.only("sli", "spans", "value", "bad", "judged_as")
     kind, indicator = plain, Indicator()

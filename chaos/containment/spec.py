@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aiobs.chaos.containment.document import Node, read_document
+from aiobs.chaos.containment.invariant_document import invariant_of
 from aiobs.chaos.containment.model import Boundary, Slo, Spec, Windows
 from aiobs.chaos.containment.slo import slo_of
 
@@ -23,6 +24,7 @@ _FIELDS = (
     "alpha",
     "absorbed",
     "rest",
+    "invariants",
 )
 _PIECES = ("baseline", "fault", "recovery")
 
@@ -54,10 +56,15 @@ def read_spec(source: str | Path | dict[str, Any]) -> Spec:
     alpha = root.number("alpha", Spec.alpha)
     if not 0 < alpha < 0.5:
         root.refuse("alpha", alpha, "an error rate between 0 and 0.5, such as 0.005")
+    invariants = (
+        _named(root, "invariants", [invariant_of(node) for node in root.items("invariants")])
+        if root.has("invariants")
+        else ()
+    )
     lengths, windows = _windows(root.child("windows")) if root.has("windows") else ({}, None)
     return Spec(
         boundaries, slos, permitted, control, windows, **lengths, alpha=alpha, absorbed=_flag(root, "absorbed", False),
-        rest=_flag(root, "rest", True), path="" if isinstance(source, dict) else str(source),
+        rest=_flag(root, "rest", True), path="" if isinstance(source, dict) else str(source), invariants=invariants,
     )  # fmt: skip
 
 

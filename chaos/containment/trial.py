@@ -13,8 +13,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 QUIET_S = 1.0
 """So long nothing is added to the folder: what was recorded has arrived. An agent writes ten times a second."""
 LIMIT_S = 20.0
+_TAIL = 1 << 20
+_LATER_NS = 500_000_000
+_ENDS = re.compile(rb'"endTimeUnixNano"\s*:\s*"?(\d+)')
 _ORDERLY = ("", "its time is over", "the experiment asked for it", "no effect was seen")
 """Reasons of an undo that came as planned."""
 
@@ -87,7 +91,7 @@ class Containment:
         self._found = 0
 
     @contextmanager
-    def __call__(self, spec: str | Path, folder: str | Path | None = None) -> Iterator[Trial]:
+    def __call__(self, spec: str | Path, folder: str | Path | None = None) -> Generator[Trial]:
         """Judge what happens in the block by `spec`, from the run folder of the service under test.
 
         Raises:
@@ -98,7 +102,7 @@ class Containment:
         trial = Trial(Path(spec), Path(folder or self._folder), time.time_ns())
         yield trial
         trial.ended_ns = time.time_ns()
-        _settled(trial.folder)
+        _settled(trial.folder, trial.ended_ns)
         trial._judge = self._once
 
     def holds(self, spec: str | Path, folder: str | Path | None = None) -> Holding:
@@ -144,12 +148,22 @@ def fault_of_injection(injection: Injection) -> Fault:
     )  # fmt: skip
 
 
-def _settled(folder: Path) -> None:
-    """Wait until nothing more arrives in the folder."""
+def _settled(folder: Path, ended_ns: int) -> None:
+    """Wait until what was recorded up to `ended_ns` is in the folder: later spans are, or nothing more arrives."""
     deadline = time.monotonic() + LIMIT_S
-    size, since = -1, time.monotonic()
+    read: dict[Path, int] = {}
+    since = time.monotonic()
     while time.monotonic() < min(deadline, since + QUIET_S):
-        now = sum(path.stat().st_size for path in folder.glob("traces*.jsonl")) if folder.is_dir() else 0
-        if now != size:
-            size, since = now, time.monotonic()
+        for path in folder.glob("traces*.jsonl") if folder.is_dir() else ():
+            size = path.stat().st_size
+            known = read.setdefault(path, max(0, size - _TAIL))
+            if size == known:
+                continue
+            since = time.monotonic()
+            with path.open("rb") as file:
+                file.seek(known)
+                told = file.read(size - known)
+            read[path] = size
+            if any(int(moment) > ended_ns + _LATER_NS for moment in _ENDS.findall(told)):
+                return
         time.sleep(0.05)

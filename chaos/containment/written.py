@@ -65,6 +65,7 @@ def as_junit(verdicts: Sequence[Verdict]) -> str:
             why = "" if fine else f"{cell.reason}\n{spoken(cell.result)}: {amount(verdict, cell)}".rstrip(": ")
             told = not cell.required and not fine
             cases.append(_case(cell.stratum, cell.slo, why, "never measured" if skip else f"told only: {cell.reason}" if told else ""))  # fmt: skip
+        cases += [_case("invariant", it.name, "" if it.result == "kept" else it.reason) for it in verdict.invariants]
         for it in verdict.recoveries:
             ill = it.censored or it.relapse or it.unseen
             cases.append(_case(f"recovery of {it.stratum}", it.slo, it.reason if ill else ""))
@@ -102,6 +103,7 @@ def as_markdown(verdict: Verdict, link: str = "") -> str:
         rows += [[name + told, *[_short(verdict, of.get((name, slo))) for slo in asked]] for name in strata]
     if verdict.cells:
         lines += [*_aligned([[_plain(it) for it in row] for row in rows]), ""]
+    lines += [f"- invariant {it.result}: {_plain(it.name)}: {_plain(it.reason)}" for it in verdict.invariants]
     late = [it for it in verdict.recoveries if state(it)[0] != "never ill"]
     lines += [f"- {state(it)[0]}: {_plain(it.slo)} of {_plain(it.stratum)}: {_plain(it.reason)}" for it in late]
     lines += [f"\n[The whole report]({link})"] if link else []

@@ -4,42 +4,81 @@
 
     "controls": [{"name": "aiobs", "provider": {"type": "python", "module": "aiobs.chaos.toolkit.control"}}]
 
+With the arguments ``spec`` (a file as for ``aiobs verdict``) and ``listen`` (``HOST:PORT`` to receive OTLP at) or
+``folder`` (the run folder that is being written; with ``listen`` a new one), bystanders are watched while faults are
+held, the run is interrupted when one suffers, and the verdict is written into the journal; where it is not
+``contained`` the run has deviated.
+
 Chaos Toolkit calls these functions by the names of their parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiobs
 from aiobs import names
 from aiobs.chaos.toolkit import held, require_chaoslib
-from aiobs.errors import AiobsError
+from aiobs.chaos.toolkit.judged import Judged
+from aiobs.errors import AiobsError, PlanError
 from aiobs.recorder import start_span
 
 _spans: list[aiobs.Span] = []
+_judged: list[Judged] = []
 
 
-def before_experiment_control(context: Mapping[str, Any], **_: Any) -> None:
-    """Open the lease; a run that may not inject is interrupted before anything happens."""
+def judged() -> Judged | None:
+    """What the run is judged by; None where the control has been given no spec."""
+    return _judged[0] if _judged else None
+
+
+def before_experiment_control(
+    context: Mapping[str, Any], spec: str = "", folder: str = "", listen: str | Sequence[str] = (), **_: Any
+) -> None:
+    """Open the lease, and the watch; a run that may not inject or cannot be judged is interrupted before anything happens."""
     require_chaoslib()
     from chaoslib.exceptions import InterruptExecution
 
     title = str(context.get("title", ""))
     try:
-        held.lease(title)
+        if spec:
+            _judged.append(Judged(spec, folder, [listen] if isinstance(listen, str) else listen))
+        elif folder or listen:
+            raise PlanError("spec", "", "name the file with boundaries and SLOs: folder and listen belong to it")
+        held.lease(title, _judged[0].watch if _judged else None)
     except AiobsError as error:
+        _close()
         raise InterruptExecution(f"aiobs: {error}") from error
     held.undo_on_signals()
     _begin(f"{names.SPAN_EXPERIMENT}", {names.FAULT_EXPERIMENT: title})
 
 
 def after_experiment_control(context: Mapping[str, Any], state: dict[str, Any], **_: Any) -> None:  # noqa: ARG001
-    """Undo everything, and write what was injected into the journal under ``aiobs``."""
+    """Undo everything, and write what was injected, and the verdict, into the journal under ``aiobs``."""
     residue = held.end()
-    state["aiobs"] = {"injections": [held.told(it) for it in held.injections().values()], "residue": residue}
+    injections = list(held.injections().values())
+    told = state["aiobs"] = {
+        **(state.get("aiobs") or {}),
+        "injections": [*map(held.told, injections)],
+        "residue": residue,
+    }
+    if _judged:
+        over = [it for it in injections if it.undone_ns and it.effective_ns]
+        if over and state.get("status") not in ("interrupted", "aborted"):
+            _judged[0].settle(
+                max(it.undone_ns for it in over), max(it.undone_ns - it.effective_ns for it in over) / 1e9
+            )
+        told |= _judged[0].told()
+        if told["verdict"] != "contained":
+            state["deviated"] = True
+        _close()
     _end(error="left behind: " + "; ".join(residue) if residue else "")
+
+
+def _close() -> None:
+    while _judged:
+        _judged.pop().close()
 
 
 def before_activity_control(context: Mapping[str, Any], **_: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from aiobs.chaos.lease import Injection, Lease
+from aiobs.chaos.lease import Injection, Lease, Watching
 from aiobs.errors import FaultError
 
 _lease: list[Lease] = []
@@ -18,14 +18,14 @@ _handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def lease(experiment: str = "") -> Lease:
-    """The run's lease, opened where there is none. It ends with the control, else with the process.
+def lease(experiment: str = "", watch: Watching | None = None) -> Lease:
+    """The run's lease, opened where there is none, with `watch` over it. It ends with the control, else with the process.
 
     Raises:
         ArmError: injecting is not allowed here.
     """
     if not _lease:
-        _lease.append(Lease(who=f"chaos run {experiment}".strip()))
+        _lease.append(Lease(who=f"chaos run {experiment}".strip(), watch=watch))
         atexit.register(end)
     return _lease[0]
 

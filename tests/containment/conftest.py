@@ -56,6 +56,7 @@ class Scene:
         self.folder = folder
         self.groups: list[dict[str, Any]] = []
         self.count = 0
+        self.torn = 0
 
     def spans(self, resource: dict[str, Any], spans: Sequence[dict[str, Any]]) -> None:
         self.groups.append({"resource": {"attributes": pairs(resource)}, "scopeSpans": [{"spans": list(spans)}]})
@@ -90,7 +91,7 @@ class Scene:
         self.spans({"service.name": "llm", attribute: name}, spans)
 
     def fault(self, begin: float = 35, end: float = 65, *, id: str = "f1", valid: bool = True, residue: str = "", boundary: str = "aiobs.replica=b",
-              because: str = "its time is over", effective: float = 0.1) -> None:  # fmt: skip
+              because: str = "its time is over", effective: float = 0.1, told_end: bool = True) -> None:  # fmt: skip
         span = self.span(begin, end - begin, name="fault process.kill", kind=1)
         span["attributes"] = pairs({
             "aiobs.fault.id": id, "aiobs.fault.kind": "process.kill", "aiobs.fault.boundary": boundary, "aiobs.fault.valid": valid,
@@ -109,6 +110,9 @@ class Scene:
             }
             for name, when, told in at
         ]
+        if not told_end:
+            del span["endTimeUnixNano"]
+            span["events"].pop()
         self.spans({"service.name": "aiobs-chaos"}, [span])
 
     def write(self, spec: str = SPEC) -> list[str]:
@@ -116,6 +120,7 @@ class Scene:
         self.folder.mkdir(exist_ok=True)
         (self.folder / "traces.jsonl").write_text(
             "".join(json.dumps({"resourceSpans": [group]}) + "\n" for group in self.groups)
+            + '{"resourceSpans": [{"scope\n' * self.torn
         )
         path = self.folder / "spec.yaml"
         path.write_text(spec)

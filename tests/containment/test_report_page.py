@@ -59,7 +59,7 @@ class Outline(HTMLParser):
             self.headings[-1] = (tag, said + text)
 
 
-def requests(scene: Any, ill: Sequence[tuple[float, float, str, str]], *, end: float = 100, rate: float = 60) -> None:
+def requests(scene: Any, ill: Sequence[tuple[float, float, str, str]], *, end: float = 100, rate: float = 30) -> None:
     """A router and replicas a, b, c: traces of five spans, in lines of a hundred. `ill`: from, to, replica, error."""
     rng = random.Random(5)
     router: list[Any] = []
@@ -141,6 +141,17 @@ def test_a_leak_is_seen_where_it_is(scene: Any, tmp_path: Path) -> None:
         assert trace is not None
         assert f'href="http://jaeger.example:16686/trace/{trace[1]}?uiFind=' in drawn
         assert drawn.count("<tr>") == 5, "the whole trace: router, replica, queue and prefill, under a head"
+
+
+def test_of_a_replica_that_died_what_was_under_way_is_shown(scene: Any, tmp_path: Path) -> None:
+    scene.replica("a")
+    scene.replica("b", lambda at: 34.8 <= at < 35, without=[(35, 65)])
+    scene.fault()
+    code, page = reported(scene, tmp_path)
+    assert code == 0
+    assert "The worst request inside, begun just before the fault" in page
+    assert page.count("<figure class=trace>") == 3
+    assert "failed: <span class=bad>status 503" in page
 
 
 def test_several_faults_make_one_report_with_a_summary(scene: Any, tmp_path: Path) -> None:

@@ -25,13 +25,16 @@ HOMES = {
     "torch": ("aiobs/patches/", "aiobs/cli/doctor.py"),
     "lightning": ("aiobs/patches/",),
     "duckdb": ("aiobs/cli/",),
-    "msgspec": ("chaos/containment/otlp_lines.py",),
+    "msgspec": (
+        "chaos/containment/columns.py",
+        "chaos/containment/otlp_json.py",
+    ),
     "scipy": ("chaos/containment/",),
     "yaml": ("chaos/containment/",),
     "pynvml": ("aiobs/device/nvml.py",),
     "amdsmi": ("aiobs/device/amd.py",),
-    "grpc": ("exporters/",),
-    "opentelemetry": ("aiobs/otel/", "exporters/opentelemetry_jsonl.py"),
+    "grpc": ("exporters/", "chaos/containment/sources/grpc_receiver.py"),
+    "opentelemetry": ("aiobs/otel/", "exporters/opentelemetry_jsonl.py", "chaos/containment/sources/"),
 }
 """Where a foreign library may be imported by statement: files, or folders ending in a slash."""
 

@@ -12,6 +12,8 @@ from aiobs.chaos.containment.report.words import seconds, share
 
 OUTAGE_S = 3600.0
 """A realistic outage; an experiment is much shorter, and burns next to nothing of 28 days."""
+ROWS = 30
+"""Rows shown, the worst."""
 SHARES = ("ratio", "threshold")
 """Kinds of which a share of bad ones can be said, which is what a budget is spent by."""
 ALERTS = ((14.4, "pages within minutes"), (6.0, "pages within the hour"), (1.0, "opens a ticket"))
@@ -77,15 +79,19 @@ def budget_table(found: Sequence[Burn]) -> str:
     """The table, or a sentence where no objective has a budget."""
     if not found:
         return "<p class=dim>No objective with an error budget carried traffic during the fault.</p>"
-    idle = sum(it.during == 0 for it in found)
+    spent = [it for it in found if it.during][:ROWS]
     rows = "".join(
         f"<tr><th scope=row>{escape(it.stratum)}<br><small>{it.side}</small></th><td>{escape(it.slo)}</td>"
         f"<td class=n>{number(it.before)} → {number(it.during)}</td><td class=n>{share(it.spent)}</td><td class=n>{share(it.outage)}</td>"
         f"<td class=n>{'never' if it.gone_s == float('inf') else seconds(it.gone_s)}</td><td>{it.alert}</td></tr>"
-        for it in found
-        if it.during
+        for it in spent
     )
-    rest = f"<p class=dim>{idle} more spent nothing during the fault.</p>" if idle else ""
+    idle = len(found) - len(spent)
+    rest = (
+        f"<p class=dim>{idle} more spent {'less' if len(spent) == ROWS else 'nothing'} during the fault.</p>"
+        if idle
+        else ""
+    )
     if not rows:
         return "<p>No error budget was spent during the fault.</p>"
     return (

@@ -12,7 +12,7 @@ BINS = 120
 """Points a line has at most, however many spans there are."""
 LINES = 7
 """Lines with a name; so many more are drawn faintly, for the crowd they stand in."""
-FAINT = 13
+FAINT = 8
 AXES = {"ratio": "% bad", "threshold": "% too slow", "mean": "mean", "rate": "good a second", "rare": "events"}
 _STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3)))
 _COLORS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b")

@@ -15,6 +15,8 @@ from aiobs.chaos.containment.report.words import figure, seconds, share, when
 from aiobs.chaos.containment.signs import absent, state
 from aiobs.chaos.fault import fault_kinds
 
+WELL = 30
+
 
 def facts(verdict: Verdict) -> str:
     """The fault in a few lines: what, on whom, when, for how long, seen to act or not, and what was hurt."""
@@ -59,10 +61,27 @@ def certified(verdict: Verdict) -> str:
     return f"<h3>Certified</h3>{_list(yes)}<h3>Not certified</h3>{_list(no)}"
 
 
-def recoveries(found: Sequence[Recovery]) -> str:
-    """A row for each SLI."""
+def invariants(verdict: Verdict) -> str:
+    """What had to hold of the work itself, and whether it did."""
+    signs = {"kept": ("✓", "good"), "broken": ("✗", "bad"), "unseen": ("–", "open")}
     rows = []
-    for it in found:
+    for it in verdict.invariants:
+        sign, tone = signs[it.result]
+        examples = f"<br><small>such as {escape(', '.join(it.examples))}</small>" if it.examples else ""
+        rows.append(
+            f"<tr><th scope=row>{escape(it.name)}<br><small>{it.kind}</small></th><td class={tone}><b>{sign} {it.result}</b></td>"
+            f"<td class=n>{it.looked:,}</td><td class=n>{it.broken:,}</td><td>{escape(it.reason)}{examples}</td></tr>"
+        )
+    heads = (("invariant", ""), ("result", ""), ("looked at", "n"), ("broke it", "n"), ("why", ""))
+    return table("What must hold of the work itself, inside as well as outside.", heads, rows)
+
+
+def recoveries(found: Sequence[Recovery]) -> str:
+    """A row for each SLI; of those that were never ill :data:`WELL` at most."""
+    rows = []
+    well = [it for it in found if state(it)[0] == "never ill"]
+    shown = {id(it) for it in well[:WELL]} | {id(it) for it in found if state(it)[0] != "never ill"}
+    for it in (it for it in found if id(it) in shown):
         said, tone = state(it)
         interval = "" if it.unseen or said == "never ill" else f"{it.last_bad_s:.2f} … {it.first_good_s:.2f} s"
         rows.append(
@@ -70,7 +89,11 @@ def recoveries(found: Sequence[Recovery]) -> str:
             f"<td class={tone}><b>{said}</b></td><td class=n>{interval}</td><td>{escape(it.reason)}</td></tr>"
         )
     heads = (("boundary", ""), ("objective", ""), ("state", ""), ("after the undo", "n"), ("why", ""))
-    return table("Last bad and first good request after the verified undo; it was well again in between.", heads, rows)
+    more = f"<p class=dim>{len(found) - len(shown)} more were never ill.</p>" if len(shown) < len(found) else ""
+    return (
+        table("Last bad and first good request after the verified undo; it was well again in between.", heads, rows)
+        + more
+    )
 
 
 def raw_figures(verdict: Verdict, spec: Spec) -> str:

@@ -13,6 +13,7 @@ from aiobs.chaos.containment.report.charts import chart
 from aiobs.chaos.containment.report.evidence import (
     certified,
     facts,
+    invariants,
     raw_figures,
     recoveries,
     repeated,
@@ -138,9 +139,8 @@ def _section(place: int, verdict: Verdict, spec: Spec, drawn: str, witnesses: Se
         matrix(verdict, spec),
         facts(verdict),
     ]
-    invariants = getattr(verdict, "invariants", ())
-    if invariants:
-        parts.append(f"<h3>Invariants</h3><ul>{''.join(f'<li>{escape(str(it))}</li>' for it in invariants)}</ul>")
+    if verdict.invariants:
+        parts += ["<h3>Invariants</h3>", invariants(verdict)]
     if verdict.windows is not None:
         parts += ["<h3>Traces that show it</h3>", _traces(verdict, witnesses, looked, jaeger)]
         parts += [
@@ -167,7 +167,7 @@ def _traces(verdict: Verdict, witnesses: Sequence[Witness], looked: bool, jaeger
     if not witnesses or verdict.windows is None:
         return "<p class=dim>None was found: no request ran during the fault.</p>"
     told = [waterfall(it, verdict.windows, jaeger) for it in witnesses]
-    if not any("inside, during" in it.title for it in witnesses):
+    if not any("inside" in it.title for it in witnesses):
         told.insert(
             0,
             "<p class=dim>No request was recorded inside during the fault: whatever is inside did not answer, or did not record.</p>",

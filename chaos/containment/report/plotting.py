@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from html import escape
 from io import StringIO
@@ -12,6 +13,8 @@ from aiobs.errors import NotEnabledError
 INK = "#7f7f81"
 """Stands for the page's own text colour."""
 FAULT = "#d9534f"
+_PATH = re.compile(r' d="[^"]+"')
+_LONG = re.compile(r"(\d+\.\d)\d+")
 
 
 def svg(draw: Callable[[Any], None], size: tuple[float, float], label: str, mark: str) -> str:
@@ -53,5 +56,7 @@ def svg(draw: Callable[[Any], None], size: tuple[float, float], label: str, mark
         out = StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawn = "<svg" + out.getvalue().partition("<svg")[2]
+    # A tenth of a point is more than any eye or printer tells apart; six decimals are most of the size.
+    drawn = _PATH.sub(lambda path: _LONG.sub(r"\1", path[0]), drawn)
     drawn = drawn.replace(INK, "currentColor").replace("font: 9px sans-serif", "font-size:9px")
     return drawn.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()

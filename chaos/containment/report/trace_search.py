@@ -150,8 +150,12 @@ def _error(span: Mapping[str, Any], own: Mapping[str, str], events: Sequence[Map
     told = [status.get("message"), *[_thrown(it) for it in thrown], own.get(names.ERROR_TYPE)]
     code = own.get(names.HTTP_STATUS)
     told.append(f"status {code}" if code else "")
-    return next((str(it) for it in told if it), "ended with its process" if cut else "failed")
+    return next(
+        (str(it).strip(" :") for it in told if it and str(it).strip(" :")),
+        "ended with its process" if cut else "failed",
+    )
 
 
 def _thrown(told: Mapping[str, str]) -> str:
-    return ": ".join(it for it in (told.get(names.EXCEPTION_TYPE), told.get(names.EXCEPTION_MESSAGE)) if it)
+    parts = (told.get(names.EXCEPTION_TYPE), told.get(names.EXCEPTION_MESSAGE))
+    return ": ".join(it for it in parts if it and it.strip())

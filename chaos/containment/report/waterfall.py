@@ -16,6 +16,8 @@ from aiobs.settings import load_settings
 ROWS = 32
 """Spans shown of one trace; failed, hit and long ones first."""
 _LONGEST = 300
+_UNITS = {names.SERVICE_INSTANCE_ID: "instance", names.HOST_NAME: "host", names.RUN_ID: "run"}
+"""Units whose attribute's last word does not say what they are."""
 
 
 def waterfall(witness: Witness, windows: Windows, jaeger: str = "") -> str:
@@ -109,7 +111,8 @@ def _hot(witness: Witness) -> str:
 
 def _where(told: Mapping[str, str]) -> str:
     service = told.get(names.SERVICE_NAME, "")
-    unit = next((f"{key.rpartition('.')[2]} {told[key]}" for key in UNITS if key in told and key not in (names.SERVICE_NAME, names.TENANT)), "")  # fmt: skip
+    units = [(key, told[key]) for key in UNITS if key in told and key not in (names.SERVICE_NAME, names.TENANT)]
+    unit = f"{_UNITS.get(units[0][0], units[0][0].rpartition('.')[2])} {units[0][1]}" if units else ""
     return ", ".join(it for it in (service, unit) if it)
 
 

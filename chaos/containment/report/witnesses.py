@@ -47,22 +47,26 @@ def wanted(verdict: Verdict, samples: Sequence[Samples]) -> list[Wanted]:
     windows = verdict.windows
     if windows is None:
         return []
-    found = []
+    found: list[Wanted | None] = []
     sides = (
         ("inside", "The worst request inside, during the fault"),
         ("outside", "The worst request outside, during the fault"),
     )
     of = {(it.stratum, it.slo): it for it in samples}
-    during = (windows.injected_ns, max(windows.undone_ns, windows.fault[1]))
+    end = max(windows.undone_ns, windows.fault[1])
     for side, title in sides:
-        cells = sorted((it for it in verdict.cells if it.side == side and it.n_fault), key=_gravity)
-        for cell in cells:
-            moments = _worst(of.get((cell.stratum, cell.slo)), during)
-            if moments:
-                found.append(Wanted(title, cell.stratum, cell.slo, moments))
-                break
-    usual = _usual(verdict, of, windows, found)
-    return found + ([usual] if usual else [])
+        cells = sorted((it for it in verdict.cells if it.side == side), key=_gravity)
+        # A replica that died takes no requests any more: what was under way when it did shows it.
+        looks = [(windows.injected_ns, end, title)]
+        if side == "inside":
+            looks.append(
+                (windows.baseline[1], windows.injected_ns, "The worst request inside, begun just before the fault")
+            )
+        tried = ((Wanted(said, it.stratum, it.slo, _worst(of.get((it.stratum, it.slo)), (first, last)))) for first, last, said in looks for it in cells)  # fmt: skip
+        found += [next((it for it in tried if it.moments), None)]
+    worst = [it for it in found if it is not None]
+    usual = _usual(verdict, of, windows, worst)
+    return worst + ([usual] if usual else [])
 
 
 def _gravity(cell: Cell) -> tuple[bool, bool, float]:

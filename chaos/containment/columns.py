@@ -6,25 +6,26 @@ ten million spans a matter of seconds.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiobs import names
+from aiobs.chaos.containment.marks import marks_of
+from aiobs.chaos.containment.otlp_json import FAILED, FAULT, decoder, fault_spans, kind_of, text_of
 from aiobs.errors import NotEnabledError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Shape = tuple["str | None", ...]
-"""Name, kind, whether it failed ("true", "false") and the asked attributes of spans that are alike in all of these."""
+"""Name, kind, whether it failed and whether it was cut off ("true", "false"), and the asked attributes, of spans that are
+alike in all of these."""
+FIXED = ("span.name", "span.kind", "error", names.TRUNCATED)
+"""What a shape begins with."""
 
-_KINDS = {None: "internal", 0: "internal", 1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
-_FAILED = {2, "2", "STATUS_CODE_ERROR"}
+_TOLD = f'"{FAULT}'.encode()
 _CHUNK = 1 << 16
-_IDS = 48
-"""Characters of trace and span id: as many as OTLP has."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Columns:
 
     Attributes:
         start: Unix nanoseconds.
-        duration: seconds; NaN for a span that never ended.
+        duration: seconds; NaN for a span without an end.
         key: a mark of its ids and start; copies have the same.
         shape: its place in `shapes`.
         numbers, marks: one column for each that was asked, NaN and 0 where a span has none.
@@ -81,7 +82,7 @@ def columns(lines: Iterable[bytes], asked: Asked) -> Columns:
         import numpy as np
     except ImportError:
         raise NotEnabledError("the verdict", "containment") from None
-    decoder = msgspec.json.Decoder(_line_type())
+    decode = decoder().decode
     rows = _Rows(asked)
     read = unreadable = 0
     for line in lines:
@@ -89,13 +90,13 @@ def columns(lines: Iterable[bytes], asked: Asked) -> Columns:
             continue
         read += 1
         try:
-            told = decoder.decode(line)
+            told = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             unreadable += 1
             continue
         rows.take(told)
-        if b'"' + names.SPAN_FAULT.encode() + b" " in line:
-            rows.faults += _fault_spans(line)
+        if _TOLD in line:
+            rows.faults += fault_spans(line)
     rows.flush()
     parts = rows.parts or [rows.empty()]
     joined = [np.concatenate([part[place] for part in parts]) for place in range(len(parts[0]))]
@@ -104,38 +105,6 @@ def columns(lines: Iterable[bytes], asked: Asked) -> Columns:
         joined[0], joined[1], joined[2], joined[3], joined[4:middle], joined[middle:],
         list(rows.shapes), rows.faults, read, unreadable, rows.timeless,
     )  # fmt: skip
-
-
-def _line_type() -> Any:
-    """Built here, because msgspec is imported only once it is needed."""
-    import msgspec
-
-    def struct(title: str, /, **fields: Any) -> Any:
-        return msgspec.defstruct(title, [(field, kind | None, None) for field, kind in fields.items()], gc=False)
-
-    def many(kind: Any) -> Any:
-        return list.__class_getitem__(kind)
-
-    whole: Any = str | int
-    value = struct("Value", stringValue=str, intValue=whole | float, doubleValue=whole | float, boolValue=bool)
-    pairs = many(struct("Pair", key=str, value=value))
-    span = struct(
-        "Span", traceId=str, spanId=str, name=str, kind=whole, startTimeUnixNano=whole, endTimeUnixNano=whole, attributes=pairs,
-        status=struct("Status", code=whole),
-    )  # fmt: skip
-    scope = struct("Scope", spans=many(span))
-    group = struct("Group", resource=struct("Resource", attributes=pairs), scopeSpans=many(scope))
-    return struct("Line", resourceSpans=many(group))
-
-
-def _fault_spans(line: bytes) -> list[dict[str, Any]]:
-    return [
-        span
-        for group in json.loads(line).get("resourceSpans") or ()
-        for scope in group.get("scopeSpans") or ()
-        for span in scope.get("spans") or ()
-        if str(span.get("name")).startswith(f"{names.SPAN_FAULT} ")
-    ]
 
 
 class _Rows:
@@ -164,7 +133,7 @@ class _Rows:
         for group in line.resourceSpans or ():
             about: dict[str, str] = {}
             for pair in (group.resource.attributes if group.resource else None) or ():
-                if pair.key in looked and pair.value is not None and (text := _text(pair.value)) is not None:
+                if pair.key in looked and pair.value is not None and (text := text_of(pair.value)) is not None:
                     about[pair.key] = text
             for scope in group.scopeSpans or ():
                 for span in scope.spans or ():
@@ -174,7 +143,8 @@ class _Rows:
 
     def _span(self, span: Any, about: dict[str, str]) -> None:
         name = span.name or ""
-        if name.startswith(_FAULT):
+        # An announcement of a span that is still open is no request, and no fault.
+        if name.startswith(FAULT) or name.endswith(names.STARTED_SUFFIX):
             return
         try:
             start, end = int(span.startTimeUnixNano or 0), int(span.endTimeUnixNano or 0)
@@ -187,18 +157,24 @@ class _Rows:
         for pair in span.attributes or ():
             # What the resource says comes first.
             if pair.key in looked and pair.key not in about and pair.value is not None:
-                text = _text(pair.value)
+                text = text_of(pair.value)
                 if text is not None:
                     if found is about:
                         found = dict(about)
                     found[pair.key] = text
         truncated = not end or found.get(names.TRUNCATED) == "true"
-        failed = truncated or (span.status is not None and span.status.code in _FAILED)
-        like = (name, _kind(span.kind), "true" if failed else "false", *[found.get(key) for key in self._texts])
+        failed = truncated or (span.status is not None and span.status.code in FAILED)
+        like = (
+            name,
+            kind_of(span.kind),
+            "true" if failed else "false",
+            "true" if truncated else "false",
+            *[found.get(key) for key in self._texts],
+        )
         shapes = self.shapes
         self._shape.append(shapes.setdefault(like, len(shapes)))
         self._start.append(start)
-        self._end.append(0 if truncated else end)
+        self._end.append(end)
         self._ids.append((span.traceId or "") + (span.spanId or ""))
         for key, place in self._numbers.items():
             self._number_lists[place].append(_number(found.get(key)))
@@ -232,51 +208,8 @@ class _Rows:
         return [np.empty(0, kind) for kind in kinds]
 
 
-_FAULT = f"{names.SPAN_FAULT} "
-
-
-def _kind(kind: Any) -> str:
-    found = _KINDS.get(kind)
-    if found is None:
-        text = str(kind).removeprefix("SPAN_KIND_").lower()
-        found = _KINDS[kind] = _KINDS.get(int(text), "internal") if text.isdigit() else text
-        if found == "unspecified":
-            found = _KINDS[kind] = "internal"
-    return found
-
-
-def _text(value: Any) -> str | None:
-    if value.stringValue is not None:
-        found: str = value.stringValue
-        return found
-    if value.intValue is not None:
-        return str(value.intValue)
-    if value.doubleValue is not None:
-        return f"{value.doubleValue:.17g}" if isinstance(value.doubleValue, float) else str(value.doubleValue)
-    return None if value.boolValue is None else "true" if value.boolValue else "false"
-
-
 def _number(text: str | None) -> float:
     try:
         return float("nan") if text is None else float(text)
     except ValueError:
         return float("nan")
-
-
-def marks_of(texts: list[str]) -> Any:
-    """A 64-bit mark for each text, 0 for an empty one; texts alike have the same in every process."""
-    import numpy as np
-
-    width = max(_IDS, -(-max(map(len, texts), default=0) // 8) * 8)
-    try:
-        letters = np.array(texts, dtype=f"S{width}")
-    except UnicodeEncodeError:
-        import hashlib
-
-        letters = np.array([text and hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype="S64")
-    words = np.ascontiguousarray(letters).view(np.uint64).reshape(len(texts), -1)
-    found = np.zeros(len(texts), np.uint64)
-    for place in range(words.shape[1]):
-        found = (found ^ words[:, place]) * np.uint64(0xBF58476D1CE4E5B9)
-        found ^= found >> np.uint64(29)
-    return found

@@ -1,0 +1,1 @@
+"""Where telemetry comes from: while it arrives (a receiver, a run folder being written), and afterwards."""
