@@ -15,6 +15,8 @@ UNITS = (
     names.TENANT,
     names.SERVICE_INSTANCE_ID,
     names.HOST_NAME,
+    names.GEN_AI_REQUEST_MODEL,
+    names.MODEL_NAME,
     names.RUN_ID,
     names.SERVICE_NAME,
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from aiobs.chaos.containment.batch_means import WIDENED
 from aiobs.chaos.containment.model import Slo, Spec
 from aiobs.chaos.containment.recovery import hold_needed
 from aiobs.chaos.containment.statistics import GATE
@@ -46,6 +47,8 @@ def plan(
         raise PlanError("strata", strata, "nothing outside the boundary: nothing can be contained")
     if clumping < 1:
         raise PlanError("clumping", clumping, "1 for independent requests, else more")
+    # The verdict takes clumps for somewhat larger than they look, so as not to be fooled by a lucky window.
+    clumping *= WIDENED if clumping > 1 else 1.0
     required = [slo for slo in spec.slos if slo.required]
     tests = max(1, strata * len(required))
     return tuple(

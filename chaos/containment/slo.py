@@ -31,6 +31,10 @@ INDICATORS: Mapping[str, tuple[Kind, Indicator]] = {
 }
 """What can be measured by name."""
 
+_METHODS = ("Occurrences", "Timeslices", "RatioTimeslices")
+_BESIDE = ("SLI", "Service", "DataSource", "AlertPolicy", "AlertCondition", "AlertNotificationTarget")
+_COUNTED = "spans are counted one by one, and a ratio worked out before tells of none: use `bad` and `total`"
+
 MARGINS: Mapping[str, float] = {"ratio": 0.01, "threshold": 0.05, "mean": 0.1, "rate": 0.1, "rare": 6.0}
 """Degradation that still counts as none, where the spec names no other: see docs/containment.md."""
 
@@ -38,19 +42,49 @@ MARGINS: Mapping[str, float] = {"ratio": 0.01, "threshold": 0.05, "mean": 0.1, "
 def slo_of(document: Node) -> Slo:
     """The SLO of one OpenSLO document. Raises PlanError, naming line, field, value and remedy."""
     document.expect("apiVersion", ("openslo/v1",))
+    document.only("apiVersion", "kind", "metadata", "spec")
+    if document.has("kind") and document.value["kind"] in _BESIDE:
+        document.refuse(
+            "kind", document.value["kind"],
+            "only documents of kind SLO stand in `slos`; write an SLI into its SLO's `indicator`, leave the others out: nothing is judged by them",
+        )  # fmt: skip
     document.expect("kind", ("SLO",))
     name = document.child("metadata").text("name")
     spec = document.child("spec")
-    spec.only("service", "indicator", "objectives", "timeWindow", "budgetingMethod", "description", "alertPolicies")
+    spec.only(
+        "service", "indicator", "indicatorRef", "objectives", "timeWindow", "budgetingMethod", "description", "alertPolicies"
+    )  # fmt: skip
+    if spec.has("indicatorRef"):
+        spec.refuse(
+            "indicatorRef",
+            spec.value["indicatorRef"],
+            "write the SLI itself under `indicator`: no other document is read",
+        )
+    method = spec.expect("budgetingMethod", _METHODS) if spec.has("budgetingMethod") else "Occurrences"
+    if method != "Occurrences":
+        spec.refuse(
+            "budgetingMethod",
+            method,
+            "use Occurrences: each request counts, and windows of an experiment are seconds long",
+        )
     metric = spec.child("indicator").child("spec")
-    metric.only("thresholdMetric", "ratioMetric")
+    metric.only("thresholdMetric", "ratioMetric", "description")
     ratio = metric.has("ratioMetric")
     kind, indicator = _ratio(metric.child("ratioMetric")) if ratio else _threshold(metric.child("thresholdMetric"))
     objectives = spec.items("objectives")
     if len(objectives) != 1:
         spec.refuse("objectives", len(objectives), "one objective for each SLO; write another document for the next")
     objective = objectives[0]
+    if objective.has("indicator") or objective.has("indicatorRef") or objective.has("compositeWeight"):
+        objective.refuse(
+            "compositeWeight",
+            objective.value.get("compositeWeight"),
+            "composite SLOs are not judged: write each part as an SLO of its own",
+        )
+    objective.only("displayName", "op", "value", "target", "targetPercent", "timeSliceTarget", "timeSliceWindow")
     target = objective.number("target", None)
+    if target is None and objective.has("targetPercent"):
+        target = objective.number("targetPercent") / 100
     if target is not None and not 0 < target < 1:
         objective.refuse("target", target, "a share between 0 and 1, such as 0.99")
     if kind in ("ratio", "threshold") and target is None:
@@ -65,13 +99,16 @@ def slo_of(document: Node) -> Slo:
 def _ratio(node: Node) -> tuple[Kind, Indicator]:
     if in_prometheus(node):
         return ratio_of(node)
-    for side in ("bad", "good", "raw"):
+    node.only("counter", "good", "bad", "total", "raw", "rawType")
+    for side in ("raw", "rawType"):
         if node.has(side):
-            break
-    else:
+            node.refuse(side, node.value[side] if side == "rawType" else "...", _COUNTED)
+    if node.has("good") and node.has("bad"):
+        node.refuse("good", "...", "either `good` or `bad`, beside `total`")
+    if node.has("good"):
+        node.refuse("good", "...", "spans are counted by what makes one bad: use `bad` and `total`")
+    if not node.has("bad"):
         node.refuse("bad", None, "a metricSource for the bad spans (and one for `total`)")
-    if side != "bad":
-        node.refuse(side, "...", "spans are counted by what makes one bad: use `bad` and `total`")
     kind, indicator = _source(node.child("bad").child("metricSource"), "ratio")
     if kind == "threshold":
         node.child("bad").refuse("metricSource", indicator.value, "it has a value: use thresholdMetric for it")
@@ -94,6 +131,11 @@ def _threshold(node: Node) -> tuple[Kind, Indicator]:
 
 
 def _source(node: Node, plain: Kind) -> tuple[Kind, Indicator]:
+    if node.has("metricSourceRef"):
+        node.refuse(
+            "metricSourceRef", node.value["metricSourceRef"], "write type and spec here: no other document is read"
+        )
+    node.only("type", "spec")
     node.expect("type", ("aiobs", "Prometheus"))
     spec = node.child("spec")
     spec.only("sli", "spans", "value", "bad", "judged_as")

@@ -21,7 +21,7 @@ CLOSE_S = 0.6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(int(os.environ.get("AIOBS_SCENARIOS", "10"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("AIOBS_SCENARIOS", "8"))))
 def test_the_verdict_is_true(seed: int, tmp_path: Path) -> None:
     truth = make(seed, tmp_path / "run")
     source = RunFolder(tmp_path / "run", read_spec(tmp_path / "run/spec.json"))
