@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     except EndedError as ended:
         print("\naiobs demo: ended early; everything it had started is gone", file=sys.stderr)
         return ended.code
-    except AiobsError as error:
+    except (AiobsError, OSError) as error:
         print(f"aiobs demo: {error}", file=sys.stderr)
         return 2
 

@@ -172,9 +172,13 @@ def _exec(options: argparse.Namespace) -> int:
         raise PlanError("node", options.node, f"testbed {bed.name} has {', '.join(it.name for it in bed.nodes)}")
     # In our session and process group: it has the terminal, and Ctrl-C reaches it by itself.
     process = Node(bed, record).start(options.command, start_new_session=False)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: process.send_signal(number))
-    signal.signal(signal.SIGINT, lambda *_: None)
+
+    def pass_on(number: int, _: object) -> None:
+        if number != signal.SIGINT:
+            process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
     code = process.wait()
     return code if code >= 0 else 128 - code
 

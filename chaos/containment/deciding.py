@@ -12,7 +12,7 @@ from typing import Any
 
 from aiobs.chaos.containment.amounts import in_words
 from aiobs.chaos.containment.cells import silent
-from aiobs.chaos.containment.model import Cell, Fault, Samples, Seen, Spec, Verdict, Windows
+from aiobs.chaos.containment.model import Cell, Fault, Kind, Samples, Seen, Spec, Verdict, Windows
 
 _SIGNIFICANT = 0.01
 _UNREADABLE = 0.01
@@ -115,7 +115,7 @@ def decide(found: Verdict, spec: Spec, seen: Seen, fault: Fault | None, others: 
             "no_effect",
             "No SLI inside the boundary shows the fault: it proved nothing. Check the target, give it more load, or declare it absorbed.",
         )
-    kinds = {slo.name: slo.kind for slo in spec.slos}
+    kinds: dict[str, Kind] = {slo.name: slo.kind for slo in spec.slos}
     over = [it for it in inside if _allowed(spec, it) is not None and it.low > (_allowed(spec, it) or 0.0)]
     if over:
         return say(

@@ -256,8 +256,8 @@ class Scene:
 
     def _end_agent(self) -> None:
         command = [sys.executable, "-m", "aiobs.cli", "agent", "--stop"]
-        with self.log_file("stage") as log:
-            subprocess.run(command, env=self._base, cwd=self._own, stdout=log, stderr=log, check=False)
+        nowhere = subprocess.DEVNULL
+        subprocess.run(command, env=self._base, stdout=nowhere, stderr=nowhere, check=False)
 
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from aiobs.chaos.identity import ProcessIdentity
 from aiobs.chaos.testbed.record import BedRecord
@@ -69,8 +70,9 @@ def commands(bed: BedRecord, node: str) -> list[Command]:
     found = []
     for line in lines:
         try:
-            told = json.loads(line)
-            found.append(Command(**{**told, "argv": tuple(told["argv"])}))
+            told: dict[str, Any] = json.loads(line)
+            told["argv"] = tuple(told["argv"])
+            found.append(Command(**told))
         except (ValueError, TypeError):
             continue  # its writer was killed
     return found

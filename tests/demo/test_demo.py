@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,6 @@ def as_somebody_else(words: list[str], folder: Path) -> list[str]:
     if not shutil.which("setpriv"):
         pytest.skip("setpriv is not installed: install the package util-linux")
     change = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
-    for path in (folder, *folder.parents):
-        if path == Path("/tmp") or path == Path("/"):
-            break
-        path.chmod(0o755)
     os.chown(folder, NOBODY, NOBODY)
     tried = subprocess.run(
         [*change, sys.executable, "-c", "import aiobs"], env=environment(folder), cwd=folder, check=False
@@ -47,6 +44,14 @@ def as_somebody_else(words: list[str], folder: Path) -> list[str]:
     if tried.returncode:
         pytest.skip(f"user {NOBODY} may not run {sys.executable} or read {ROOT}")
     return [*change, *words]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that another user can reach: pytest's own are root's, and each start of pytest closes them again."""
+    with tempfile.TemporaryDirectory(prefix="aiobs-demo-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def left(folder: Path) -> list[str]:
@@ -153,7 +158,8 @@ def test_it_can_be_ended_under_a_fault(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_an_ordinary_user_sees_what_fails_fail_alone(tmp_path: Path) -> None:
+def test_an_ordinary_user_sees_what_fails_fail_alone(open_folder: Path) -> None:
+    tmp_path = open_folder
     words = as_somebody_else(command(tmp_path, "--scenario", "contained", "--longer", "0.7"), tmp_path)
     done = subprocess.run(words, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=390)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
