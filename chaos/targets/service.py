@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +38,18 @@ def listeners(address: str, port: int) -> list[ProcessIdentity]:
         return []
     found = []
     for process in all_processes():
-        folder = f"/proc/{process.pid}/fd"
-        try:
-            links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
-        except OSError:
-            continue
-        if wanted & set(links):
+        if any(link in wanted for link in _open_files(process.pid)):
             found.append(process)
     return found
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    """What a process has open; nothing where we may not look. It opens and closes others meanwhile."""
+    folder = f"/proc/{pid}/fd"
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            with suppress(FileNotFoundError):
+                yield os.readlink(f"{folder}/{name}")
 
 
 def _inodes(address: str, port: int) -> list[str]:
