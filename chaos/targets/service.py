@@ -36,11 +36,7 @@ def listeners(address: str, port: int) -> list[ProcessIdentity]:
     wanted = {f"socket:[{inode}]" for inode in _inodes(address, port)}
     if not wanted:
         return []
-    found = []
-    for process in all_processes():
-        if any(link in wanted for link in _open_files(process.pid)):
-            found.append(process)
-    return found
+    return [it for it in all_processes() if any(link in wanted for link in _open_files(it.pid))]
 
 
 def _open_files(pid: int) -> Iterator[str]:
