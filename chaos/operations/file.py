@@ -137,16 +137,23 @@ def _writer(path: str) -> str:
     """Who has a file open for writing, "" where nobody has that we can see."""
     wanted = os.stat(path)
     for process in all_processes():
-        folder = Path(f"/proc/{process.pid}")
         try:
-            for entry in os.scandir(folder / "fd"):
-                found = os.stat(entry.path)
-                if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
-                    continue
-                lines = (folder / "fdinfo" / entry.name).read_text("utf-8").splitlines()
-                flags = next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
-                if flags & os.O_ACCMODE != os.O_RDONLY:
-                    return str(process)
-        except (OSError, StopIteration):
+            entries = list(os.scandir(f"/proc/{process.pid}/fd"))
+        except OSError:
             continue
+        if any(_writes(process.pid, entry, wanted) for entry in entries):
+            return str(process)
     return ""
+
+
+def _writes(pid: int, entry: os.DirEntry[str], wanted: os.stat_result) -> bool:
+    """Whether this descriptor writes to that file; one that has been closed since does not."""
+    try:
+        found = os.stat(entry.path)
+        if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+            return False
+        lines = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text("utf-8").splitlines()
+        flags = next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
+    except (OSError, StopIteration):
+        return False
+    return flags & os.O_ACCMODE != os.O_RDONLY

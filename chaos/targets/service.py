@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,16 +36,16 @@ def listeners(address: str, port: int) -> list[ProcessIdentity]:
     wanted = {f"socket:[{inode}]" for inode in _inodes(address, port)}
     if not wanted:
         return []
-    found = []
-    for process in all_processes():
-        folder = f"/proc/{process.pid}/fd"
-        try:
-            links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
-        except OSError:
-            continue
-        if wanted & set(links):
-            found.append(process)
-    return found
+    return [it for it in all_processes() if any(link in wanted for link in _open_files(it.pid))]
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    """What a process has open; nothing where we may not look. It opens and closes others meanwhile."""
+    folder = f"/proc/{pid}/fd"
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            with suppress(FileNotFoundError):
+                yield os.readlink(f"{folder}/{name}")
 
 
 def _inodes(address: str, port: int) -> list[str]:

@@ -20,6 +20,7 @@ from aiobs.chaos.identity import ProcessIdentity
 from aiobs.chaos.journal import Journal, read_journal
 from aiobs.chaos.operations.process import Stop
 from aiobs.chaos.place import lock
+from aiobs.chaos.targets.service import listeners
 from aiobs.chaos.testbed import Testbed
 from aiobs.errors import ArmError, FaultError, PlanError
 
@@ -339,3 +340,24 @@ def test_names_that_do_not_exist_are_refused_with_those_that_do(
     ):
         with pytest.raises(PlanError, match=said):
             chaos.inject(fault, target)
+
+
+def test_who_listens_is_found_though_it_opens_and_closes_files_all_the_time() -> None:
+    script = """
+import os, socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    for it in [os.open("/dev/null", os.O_RDONLY) for _ in range(200)]:
+        os.close(it)
+"""
+    server = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        found = [listeners("127.0.0.1", port) for _ in range(50)]
+        assert {it.pid for some in found for it in some} == {server.pid}
+        assert all(found)
+    finally:
+        server.kill()
+        server.communicate()
