@@ -36,4 +36,5 @@ class NodeLoss(Fault):
         namespace = Namespace.of(unit.namespace)
         cut: list[Operation] = [Down(namespace.path, namespace.inode, unit.interface)]
         killed = unit.processes if self.kill else ()
-        return cut + [Kill(it.pid, it.start, int(signal.SIGKILL)) for it in killed]
+        # Children first: some are set to die with their parent, and would be gone before their turn.
+        return cut + [Kill(it.pid, it.start, int(signal.SIGKILL)) for it in reversed(killed)]

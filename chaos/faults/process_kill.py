@@ -30,4 +30,5 @@ class ProcessKill(Fault):
 
     def operations(self, unit: Unit, setting: Setting) -> list[Operation]:  # noqa: ARG002
         number = int(signal.Signals[f"SIG{self.signal_name}"])
-        return [Kill(it.pid, it.start, number) for it in unit.processes]
+        # Children first: some are set to die with their parent, and would be gone before their turn.
+        return [Kill(it.pid, it.start, number) for it in reversed(unit.processes)]
