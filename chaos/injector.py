@@ -137,14 +137,12 @@ class Injector:
             require_permission(self._settings, self._place, armed=self._armed)
             plan = build_plan(data)
             units = plan.units()
-            self._beat()  # on a busy machine each of these takes seconds, and nothing is held up by a hang yet
             require_harmless(plan, units, self._settings)
             if missing := plan.missing(units):
                 raise PlanError("fault", plan.fault.kind, "cannot be injected here: " + "; ".join(missing))
             held = Held.prepare(plan, units, self._session)
             self._audit("inject", plan=plan.to_data(), units=[unit.label for unit in units])
             record = FaultRecord(plan, units)
-            self._beat()
             try:
                 held.inject(self._journal)
             except BaseException as error:

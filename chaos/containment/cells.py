@@ -73,8 +73,12 @@ def cell(samples: Samples, slo: Slo, windows: Windows, alpha: float, control: Sa
         times = [(window[1] - window[0]) / 1e9 for window in (windows.baseline, windows.fault)]
         bounds = _events(int(a[1].sum()), times[0], int(b[1].sum()), times[1], alpha)
     found = _settled(blank, bounds, slo.kind)
-    # What was heard may show harm; that none was done it cannot show.
-    return mute if gap and found.result != "harmed" else found
+    if not gap or found.result == "harmed":
+        return found
+    # What was heard may show harm. That none was done it shows where all that was not heard may have been bad.
+    unheard = gap * 1e9 / (windows.fault[1] - windows.fault[0])
+    spared = slo.kind in ("ratio", "threshold") and found.result == "held" and found.high + unheard < slo.margin
+    return found if spared else mute
 
 
 def _settled(blank: Cell, bounds: Bounds, kind: Kind) -> Cell:

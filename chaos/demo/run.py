@@ -15,8 +15,8 @@ from aiobs.chaos.demo.scenarios import WELL_S, Act, Form, Scenario, calm_s, plan
 from aiobs.chaos.demo.scene import Scene
 from aiobs.chaos.demo.screen import Screen
 from aiobs.chaos.demo.verdicts import Judged, judged
-from aiobs.chaos.lease import Lease
-from aiobs.errors import FaultError
+from aiobs.chaos.lease import Injection, Lease
+from aiobs.errors import FaultError, PlanError
 
 TICK_S, LATE_S, BACK_S = 0.25, 2.0, 90.0
 """Between two looks; telemetry is so late; patience until what was hit works again."""
@@ -90,12 +90,9 @@ def play(scenario: Scenario, wishes: Wishes, screen: Screen, ending: Ending) -> 
         forms, injections = [], []
         for place, act in enumerate(scenario.acts):
             _calm(screen, scene, calm_s(wishes.length), f"baseline before {act.name}")
-            plan, form, refused = planned(act, scene, scenario.hold_s(wishes.length), wishes.seed)
-            forms.append((act, form, refused))
             screen.stage(f"{act.name}: {act.text}", scenario.hold_s(wishes.length))
-            if form.lacks:
-                screen.say(f"  {'; '.join(refused)}: {form.fault} on {form.target} stands in for it", "yellow")
-            injection = lease.inject(plan)
+            injection, form, refused = _inject(screen, scene, lease, act, scenario.hold_s(wishes.length), wishes.seed)
+            forms.append((act, form, refused))
             injections.append(injection)
             screen.say(
                 f"  {form.fault} on {form.target} was seen to act: {shorten('; '.join(injection.evidence), 150)}",
@@ -109,6 +106,25 @@ def play(scenario: Scenario, wishes: Wishes, screen: Screen, ending: Ending) -> 
     screen.stage("judging", 0)
     acts = [(act, it.plan.id) for act, it in zip(scenario.acts, injections, strict=True)]
     return Played(scenario, folder, judged(folder, acts, wishes.jaeger), forms, scene.without_nodes)
+
+
+def _inject(
+    screen: Screen, scene: Scene, lease: Lease, act: Act, hold_s: float, seed: int
+) -> tuple[Injection, Form, list[str]]:
+    """Inject the first form that is possible; again where a process of the target had just ended: nothing was touched."""
+    for tries_left in (2, 1, 0):
+        plan, form, refused = planned(act, scene, hold_s, seed)
+        try:
+            injection = lease.inject(plan)
+        except PlanError as error:
+            if not tries_left:
+                raise
+            screen.say(f"  not injected, and nothing touched: {error}; once more", "yellow")
+        else:
+            if form.lacks:
+                screen.say(f"  {'; '.join(refused)}: {form.fault} on {form.target} stands in for it", "yellow")
+            return injection, form, refused
+    raise AssertionError
 
 
 def _put_back(environment: dict[str, str]) -> None:

@@ -88,6 +88,10 @@ class Kill(_OnProcess):
 
     number: int = signal.SIGKILL
 
+    def before(self) -> Before:
+        """Its state, "" where it has ended since it was chosen, such as with its parent."""
+        return {"state": self.process.state()}
+
     def describe(self) -> str:
         return f"kill -{signal.Signals(self.number).name.removeprefix('SIG')} {self.pid}  ({self.process})"
 
@@ -97,8 +101,10 @@ class Kill(_OnProcess):
     def act(self, before: Before) -> None:  # noqa: ARG002
         self.process.send(signal.Signals(self.number))
 
-    def effective(self, before: Before) -> str:  # noqa: ARG002
-        return "" if self.process.is_alive() else f"pid {self.pid} is gone"
+    def effective(self, before: Before) -> str:
+        if self.process.is_alive():
+            return ""
+        return f"pid {self.pid} is gone" if before["state"] else f"pid {self.pid} had ended just before"
 
     def undo(self, before: Before) -> None:
         pass

@@ -160,7 +160,7 @@ def test_it_can_be_ended_under_a_fault(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 def test_an_ordinary_user_sees_what_fails_fail_alone(open_folder: Path) -> None:
     tmp_path = open_folder
-    words = as_somebody_else(command(tmp_path, "--scenario", "contained", "--longer", "0.7"), tmp_path)
+    words = as_somebody_else(command(tmp_path, "--scenario", "contained"), tmp_path)
     done = subprocess.run(words, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=390)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     folder = tmp_path / "kept" / "contained"
