@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aiobs.chaos.fault import fault_kinds
+from aiobs.chaos.netem import missing_netem
 
 DISK = os.environ.get("AIOBS_TEST_DISK", "")
 """A small file system that somebody else has made for us."""
@@ -24,7 +25,7 @@ class KillCase:
 
     Attributes:
         fault: its kind; `target`, `parameters`: texts in them may name ``{pid}``, ``{port}``, ``{free}`` (a port where
-            nobody listens), ``{folder}`` and ``{disk}``.
+            nobody listens), ``{folder}``, ``{disk}`` and ``{bed}``.
         scene: what it is aimed at, see :mod:`kill_scenes`.
         root: it needs root; others run as an ordinary user as well.
     """
@@ -69,6 +70,15 @@ CASES = [
     KillCase("network.latency", parameters=_HERE, root=True),
     KillCase("network.latency", "node:a", {"port": 5000, "delay_s": 0.01}, "bed"),
     KillCase("network.proxy", "tcp:127.0.0.1:{port}", {"listen": "{free}", "delay_s": 0.01}),
+    KillCase("network.grudge", "testbed:{bed}", {"shape": "isolate", "node": "a"}, "bed"),
+    KillCase("network.refuse", parameters=_HERE, root=True),
+    KillCase("network.refuse", "node:a", {"port": 5000}, "bed"),
+    KillCase("network.blackhole", parameters=_HERE, root=True),
+    KillCase("network.blackhole", "node:a", {"port": 5000}, "bed"),
+    KillCase("network.slow_close", "node:a", {"port": 5000}, "bed"),
+    KillCase("network.netem", "node:b", {"delay_s": 0.01}, "bed"),
+    KillCase("traffic.overload", "service:127.0.0.1:{port}", {"rate": 100}),
+    KillCase("traffic.poison", "service:127.0.0.1:{port}", {"every_s": 0.02, "times": 100}),
     KillCase("network.bandwidth", "node:b", {"rate_mbit": 1}, "bed"),
     KillCase("network.flap", "node:b", {"down_s": 0.05, "up_s": 0.05}, "bed"),
     KillCase("node.loss", "node:b", {}, "bed"),
@@ -108,7 +118,11 @@ def all_cases() -> list[KillCase]:
 
 
 def lacking(case: KillCase) -> str:
-    """What whoever runs this lacks for a case, "" where nothing."""
+    """What whoever runs this, or this machine, lacks for a case, "" where nothing."""
+    if case.fault == "network.netem" and (missing := missing_netem()):
+        return missing[0]
+    if case.fault in ("gpu.memory_ballast", "gpu.power_cap"):
+        return "needs an NVML in this very process: a real GPU, or as test_gpu_faults does it"
     if os.geteuid() == 0:
         return ""
     if case.root or fault_kinds()[case.fault].root:

@@ -23,7 +23,7 @@ ROOT = os.geteuid() == 0
 _LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
 
 PROGRAM = """
-import socket, sys, threading, time
+import os, socket, sys, threading, time
 server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 server.setblocking(False)
 print(server.getsockname()[1], flush=True)
@@ -37,6 +37,12 @@ while True:
                 server.accept()[0].close()
         except OSError:
             pass
+    try:
+        for name in os.listdir(os.environ["FOLDER"]):
+            with open(os.path.join(os.environ["FOLDER"], name), "rb") as file:
+                file.read()
+    except OSError:
+        pass
     try:
         thread = threading.Thread(target=int)
         thread.start()
@@ -86,14 +92,20 @@ import socket
 server = socket.create_server(("", 5000))
 print(0, flush=True)
 while True:
-    server.accept()[0].close()
+    with server.accept()[0] as it:
+        it.settimeout(0.05)
+        try:
+            it.recv(1)
+        except OSError:
+            pass
 """
 CLIENT = """
 import socket, time
 print(0, flush=True)
 while True:
     try:
-        socket.create_connection(("b", 5000), 0.05).close()
+        with socket.create_connection(("b", 5000), 0.05) as it:
+            it.sendall(b"x")
     except OSError:
         pass
     time.sleep(0.005)
@@ -104,7 +116,7 @@ class Scene:
     """A process with a port and folders; renewed for every trial, as some faults kill it.
 
     Attributes:
-        pid, port, free, folder, disk, run: what texts of cases name.
+        pid, port, free, folder, disk, run, bed: what texts of cases name.
     """
 
     script = PROGRAM
@@ -112,6 +124,7 @@ class Scene:
     def __init__(self, folder: Path, disk: Path, random: Random) -> None:
         self.folder, self.disk = folder, disk
         self.pid = self.port = 0
+        self.bed = ""
         self.free = _free_port()
         self.run = f"run{random.getrandbits(32):x}"
         self._process: subprocess.Popen[str] | None = None
@@ -123,7 +136,7 @@ class Scene:
             self.close()
             self._process = subprocess.Popen(
                 [sys.executable, "-c", self.script, *self.arguments()], stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, text=True, env={**os.environ, **self.variables()},
+                stderr=subprocess.DEVNULL, text=True, env={**os.environ, "FOLDER": str(self.folder), **self.variables()},
             )  # fmt: skip
             assert self._process.stdout is not None
             self.pid, self.port = self._process.pid, int(self._process.stdout.readline())
@@ -138,7 +151,7 @@ class Scene:
 
     def told(self, case: KillCase) -> tuple[str, str, dict[str, object]]:
         """Fault, target and parameters of a case, aimed at this."""
-        places = {name: getattr(self, name) for name in ("pid", "port", "free", "folder", "disk", "run")}
+        places = {name: getattr(self, name) for name in ("pid", "port", "free", "folder", "disk", "run", "bed")}
         fill = {key: it.format(**places) if isinstance(it, str) else it for key, it in case.parameters.items()}
         return case.fault, case.target.format(**places), fill
 
@@ -254,6 +267,7 @@ class Bed(Scene):
     def __init__(self, folder: Path, disk: Path, random: Random) -> None:
         super().__init__(folder, disk, random)
         self._bed = Testbed(2)
+        self.bed = self._bed.name
         self._programs: dict[str, subprocess.Popen[str]] = {}
 
     def renew(self) -> None:
@@ -303,8 +317,14 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as it:
-        return int(it.getsockname()[1])
+    """Below those that connections take for their own end: nobody has it by chance when the fault begins."""
+    for port in range(20000 + os.getpid() % 9000, 32000):
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    raise AssertionError("no port is free")
 
 
 def scene(kind: str, folder: Path, disk: Path, random: Random) -> Any:

@@ -25,7 +25,7 @@ def test_every_fault_acts_and_is_undone(tmp_path: Path) -> None:
                         wrong[str(case)] = what
             finally:
                 there.close()
-    assert wrong == {}
+    assert wrong == {}, wrong
 
 
 def tried(case: KillCase, there: Scene, lease: chaos.Lease) -> object:
