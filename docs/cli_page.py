@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from aiobs.cli.main import VERBS
+from aiobs.cli.main import VERBS, verb_module
 
 PAGE = Path(__file__).with_name("cli.md")
 HEAD = """\
@@ -64,7 +63,7 @@ def page() -> str:
     """The text of cli.md."""
     parts = [HEAD]
     for verb in VERBS:
-        parts += section(f"aiobs {verb}", importlib.import_module(f"aiobs.cli.{verb}").parser())
+        parts += section(f"aiobs {verb}", verb_module(verb).parser())
     return "".join(parts).rstrip() + "\n"
 
 

@@ -6,6 +6,7 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from aiobs.errors import AiobsError
 
@@ -25,7 +26,20 @@ VERBS = {
 }
 """Each verb, which is also the name of its module in this package, and what it does."""
 
+_ELSEWHERE = {
+    "chaos": "aiobs.chaos.command",
+    "boundaries": "aiobs.chaos.command.boundaries",
+    "verdict": "aiobs.chaos.command.verdict",
+    "demo": "aiobs.chaos.command.demo",
+}
+"""Modules of the verbs that live with what they are about."""
+
 USAGE_ERROR = 2
+
+
+def verb_module(verb: str) -> ModuleType:
+    """The module of a verb, with its ``parser()`` and its ``main(argv)``."""
+    return importlib.import_module(_ELSEWHERE.get(verb, f"aiobs.cli.{verb}"))
 
 
 def _help() -> str:
@@ -65,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         return _refuse(f"there is no verb {verb!r}; there are {', '.join(VERBS)}")
     try:
-        module = importlib.import_module(f"aiobs.cli.{verb}")
-        code: int = module.main(words[1:])
+        code: int = verb_module(verb).main(words[1:])
         # A reader that has gone away (``aiobs summary | head``) shows up here, not at interpreter exit.
         sys.stdout.flush()
     except AiobsError as error:
