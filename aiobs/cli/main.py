@@ -48,7 +48,7 @@ def _help() -> str:
     return f"""\
 usage: aiobs <verb> [options]
 
-Traces and metrics of AI training that survive the death of the process.
+Traces and metrics of AI training and serving that survive the death of the process; faults, and what they reached.
 
 {verbs}
 
