@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from .live_services import Services
 
 T0 = 1_800_000_000
 SPEC = """\
@@ -135,3 +138,23 @@ def scene(tmp_path: Path) -> Scene:
 def struck(at: float) -> bool:
     """Ill from 35 to 65 and 4 s more."""
     return 35 <= at < 69
+
+
+@pytest.fixture
+def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults are allowed, and everything is kept in the test's folder."""
+    for name, value in {
+        "AIOBS_CHAOS": "armed", "AIOBS_ENVIRONMENT": "test", "AIOBS_CHAOS_DIR": str(tmp_path / "chaos"),
+        "AIOBS_RUNTIME_DIR": str(tmp_path / "runtime"), "AIOBS_RUN_DIR": str(tmp_path / "run"), "AIOBS_AGENT_LINGER": "0",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    """Replicas to be started, which end with the test."""
+    from .live_services import Services
+
+    made = Services(tmp_path)
+    yield made
+    made.stop()

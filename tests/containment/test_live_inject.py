@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,7 @@ import pytest
 from .live_services import SHORT, Services
 
 pytest.importorskip("opentelemetry.proto.trace.v1.trace_pb2", reason="needs OTLP's messages")
-
-
-@pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "AIOBS_CHAOS": "armed", "AIOBS_ENVIRONMENT": "test", "AIOBS_CHAOS_DIR": str(tmp_path / "chaos"), "AIOBS_RUNTIME_DIR": str(tmp_path / "runtime"),
-        "AIOBS_RUN_DIR": str(tmp_path / "run"), "AIOBS_AGENT_LINGER": "0",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    made = Services(tmp_path)
-    yield made
-    made.stop()
+pytestmark = pytest.mark.usefixtures("armed")
 
 
 class Inject:

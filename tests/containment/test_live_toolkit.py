@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,8 @@ from .live_services import SHORT, Services
 
 pytest.importorskip("chaoslib", reason="needs Chaos Toolkit: pip install 'aiobs-sdk[chaos]'")
 pytest.importorskip("opentelemetry.proto.trace.v1.trace_pb2", reason="needs OTLP's messages")
+pytestmark = pytest.mark.usefixtures("armed")
 CHAOS = [sys.executable, "-m", "chaostoolkit", "--no-version-check"]
-
-
-@pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "AIOBS_CHAOS": "armed", "AIOBS_ENVIRONMENT": "test", "AIOBS_CHAOS_DIR": str(tmp_path / "chaos"), "AIOBS_RUNTIME_DIR": str(tmp_path / "runtime"),
-        "AIOBS_RUN_DIR": str(tmp_path / "run"), "AIOBS_AGENT_LINGER": "0",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    made = Services(tmp_path)
-    yield made
-    made.stop()
 
 
 def action(name: str, func: str, module: str = "actions", **arguments: Any) -> dict[str, Any]:
