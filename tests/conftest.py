@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+import aiobs
+from aiobs.recorder import is_recording
+
 FOREIGN = ("AIOBS_", "OTEL_", "TRACEPARENT", "TRACESTATE", "TORCHELASTIC_", "SLURM_")
 
 
@@ -25,7 +28,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     monkeypatch.setenv("AIOBS_RAISE", "1")
     monkeypatch.setenv("AIOBS_RUNTIME_DIR", str(runtime_dir))
     yield
+    left_on = is_recording()
+    if left_on:
+        aiobs.shutdown()
     end_agents(runtime_dir)
+    assert not left_on, "this test left recording on, for all that come after it: call aiobs.shutdown()"
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ RENDEZVOUS = "last_call_timeout=5,join_timeout=180,keep_alive_interval=30,keep_a
 
 
 def test_training_lives_through_a_partition_and_gets_a_lost_node_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     pytest.importorskip("torch")
     script = tmp_path / "train.py"
@@ -151,6 +151,7 @@ def test_training_lives_through_a_partition_and_gets_a_lost_node_back(
         return all(any(it["at"] > since and it["world"] == 3 for it in steps(node)) for node in "abc")
 
     # The agent is ours, outside the nodes: what a node had recorded survives it.
+    request.addfinalizer(aiobs.shutdown)
     aiobs.init(service_name="test")
     with Testbed(3, name="lab") as bed, open(tmp_path / "log", "w") as log:
         for node in bed.nodes:
