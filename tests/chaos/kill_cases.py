@@ -125,6 +125,8 @@ def lacking(case: KillCase) -> str:
         return "needs an NVML in this very process: a real GPU, or as test_gpu_faults does it"
     if os.geteuid() == 0:
         return ""
+    if case.fault in ("disk.slow", "disk.fail") and not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse is not for ordinary users here"
     if case.root or fault_kinds()[case.fault].root:
         return "needs root"
     if case.target == "path:{disk}" and not DISK:
