@@ -141,7 +141,7 @@ from aiobs import recorder
 aiobs.init()
 time.sleep(1)  # until the agent is there
 with recorder.start_span("request", kind=2, root=True):
-    until = time.process_time() + 0.6
+    until = time.process_time() + 3
     while time.process_time() < until:
         pass
     time.sleep(0.7)
@@ -178,7 +178,8 @@ def test_a_recorded_process_has_its_cpu_time_and_metrics_and_the_host_its_own(
     finished(runtime_dir)
     told = read_run(tmp_path / "run")
     request = told.one("request")["attributes"]
-    assert request["aiobs.process.cpu.duration"] == pytest.approx(0.6, abs=0.2)
+    # A reading a second: of the interval in which the work began a quarter of a second may be laid elsewhere.
+    assert request["aiobs.process.cpu.duration"] == pytest.approx(3, abs=0.3)
     assert request["aiobs.process.memory.peak"] > 1 << 20
     assert not any(key.startswith("aiobs.process.cpu") for key in told.one("short")["attributes"])
     assert not any("gpu" in key for span in told.spans for key in span["attributes"])

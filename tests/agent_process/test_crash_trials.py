@@ -65,7 +65,7 @@ WAYS: dict[str, tuple[str, signal.Signals | None, dict[str, Any]]] = {
     "SIGABRT": ("time.sleep(60)", signal.SIGABRT, {"cause": "signal", "signal": "SIGABRT"}),
     "SIGSEGV": ("sys.stdin.readline(); import ctypes; ctypes.string_at(0)", None, {"cause": "signal", "signal": "SIGSEGV"}),
     "_exit": ("sys.stdin.readline(); os._exit(9)", None, {"cause": "exit", "code": 9}),
-    "oom_kill": (GROW, None, {"cause": "oom_kill", "signal": "SIGKILL"}),
+    "oom_kill": ("sys.stdin.readline()" + GROW, None, {"cause": "oom_kill", "signal": "SIGKILL"}),
 }  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def test_a_crash_loses_no_span(
         time.sleep(chance.random() * 0.2)
         if number is not None:
             process.send_signal(number)
-        elif memory_group is None:
+        else:
             process.stdin.write(b"now\n")
             process.stdin.flush()
         process.wait(30)
