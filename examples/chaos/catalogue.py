@@ -71,7 +71,8 @@ def names() -> list[str]:
 
 
 def told_by(name: str) -> dict[str, Any]:
-    """What an experiment says for us: ``spec``, ``expected``, ``needs``."""
+    """What an experiment says for us: ``spec``, ``expected``, ``needs``, and ``least_s``, below which its fault cannot be
+    judged: whoever waits for a replica that says nothing comes late in a bunch, and a bunch counts little more than one."""
     document = json.loads((HERE / f"{name}.json").read_text("utf-8"))
     return next(it for it in document["extensions"] if it["name"] == "aiobs")
 
@@ -106,11 +107,12 @@ def run(
 
     Args:
         rate: requests a second.
-        before_s: how long everybody has to be well before a fault. fault_s: how long it is held.
+        before_s: how long everybody has to be well before a fault. fault_s: how long it is held, but for those
+            that need longer.
     """
     outcomes = []
     with scene.running(folder, bulkheads=bulkheads, rate=rate) as (stage, variables):
-        environment = {**os.environ, **variables, "BEFORE_S": str(before_s), "FAULT_S": str(fault_s), "AFTER_S": "0"}
+        environment = {**os.environ, **variables, "BEFORE_S": str(before_s), "AFTER_S": "0"}
         for name in chosen:
             it = Outcome(name, told_by(name)["expected"][WITH if bulkheads else WITHOUT])
             outcomes.append(it)
@@ -120,7 +122,8 @@ def run(
                 it.why = f"needs {it.why}"
                 continue
             print(f"{name} ...", file=sys.stderr, flush=True)
-            it.why = _run_one(folder, name, environment) or _until_well(stage)
+            length_s = max(fault_s, told_by(name).get("least_s", 0))
+            it.why = _run_one(folder, name, {**environment, "FAULT_S": str(length_s)}) or _until_well(stage)
         time.sleep(before_s)
     _judge(folder, [it for it in outcomes if not it.why])
     return outcomes

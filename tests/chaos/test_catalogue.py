@@ -64,10 +64,7 @@ def test_the_page_says_what_the_experiments_say() -> None:
 def test_every_fault_stays_where_it_should(scene_folder: Path) -> None:
     outcomes = catalogue.run(scene_folder, catalogue.names(), before_s=BEFORE_S, fault_s=FAULT_S)
     print(*outcomes, sep="\n")
-    # A busy machine may serve too few requests in five seconds to tell; it says so, and that is no wrong verdict.
-    unsure = [it for it in outcomes if it.verdict is not None and it.verdict.kind == "inconclusive"]
-    assert all(it.as_expected for it in outcomes if it not in unsure), "\n".join(map(str, outcomes))
-    assert len(unsure) <= 2, "\n".join(map(str, outcomes))
+    assert all(it.as_expected for it in outcomes), "\n".join(map(str, outcomes))
     assert {it.expected for it in outcomes} == {"contained"}
     skipped = {it.name: it.why for it in outcomes if it.skipped}
     if os.geteuid() != 0:

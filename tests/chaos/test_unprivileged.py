@@ -11,36 +11,46 @@ from pathlib import Path
 
 import pytest
 
+from tests.as_user import why_not, words
+
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes an ordinary user: needs root")
+NETWORK = {
+    "test_testbed": "",
+    "test_testbed_command": "nodes_stay",
+    "test_node_faults": "",
+    "test_grudges": "heals or dead",
+    "test_network_faults": "partition or bandwidth or foreign or arrives",
+    "test_latency_faults": "to_a_port or closed or stand",
+}
+"""Modules, and which of their tests where all would take too long."""
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "can be done")
 
 
-def as_user(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest as an ordinary user."""
+def as_user(*chosen: str) -> str:
+    """Run pytest as an ordinary user, successfully; returns what it said."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        return subprocess.run(
-            [
-                sys.executable, "-m", "tests.chaos.as_user", folder,
-                sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words,
-            ],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        pytest_words = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-p", "no:randomly"]
+        done = subprocess.run(
+            words(Path(folder), *pytest_words, *chosen), cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def passed(said: str) -> int:
+    """How many tests passed."""
+    found = re.search(r"(\d+) passed", said)
+    return int(found[1]) if found else 0
 
 
 def test_every_fault_that_needs_no_root_acts_and_is_undone_as_a_user() -> None:
-    done = as_user("tests/chaos/test_every_fault_acts.py")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert passed(as_user("tests/chaos/test_every_fault_acts.py")) == 1
 
 
 def test_nothing_is_left_of_a_users_faults_whoever_is_killed_when() -> None:
     chosen = "pause or files or memory.limit or proxy or tear or point.hang or rank.stall or node.loss or throttle"
-    done = as_user("tests/chaos/test_random_kills.py", "-k", f"whoever and ({chosen})")
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None
-    assert int(passed[1]) >= 10
+    assert passed(as_user("tests/chaos/test_random_kills.py", "-k", f"whoever and ({chosen})")) >= 10
 
 
 @pytest.mark.parametrize(
@@ -48,6 +58,14 @@ def test_nothing_is_left_of_a_users_faults_whoever_is_killed_when() -> None:
     [("test_faults_end", "injector or recovery or stop_file"), ("test_points", "dead or any_function")],
 )
 def test_faults_end_for_a_user_too(module: str, chosen: str) -> None:
-    done = as_user(f"tests/chaos/{module}.py", "-k", chosen)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout
+    assert "skipped" not in as_user(f"tests/chaos/{module}.py", "-k", chosen)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("module", NETWORK)
+def test_nodes_and_networks_work_without_root(module: str) -> None:
+    said = as_user(f"tests/chaos/{module}.py", *(("-k", NETWORK[module]) if NETWORK[module] else ()))
+    assert passed(said)
+    skipped = re.findall(r"^SKIPPED .*", said, re.MULTILINE)
+    assert all("this host's own packets" in line for line in skipped), skipped

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.as_user <folder> <command> …``: root runs a command as an ordinary user.
+"""``python -m tests.as_user <folder> <command> …``: root runs a command as an ordinary user.
 
 In mounts of its own, where the interpreter and this tree can be seen though they be in root's home, with a small file
 system in ``<folder>/disk`` (AIOBS_TEST_DISK). Nothing of that is seen outside.
@@ -8,12 +8,28 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 USER = 65534
 _CLONE_NEWNS = 0x20000
+
+
+def why_not() -> str:
+    """Why nobody can be made an ordinary user here, or one without namespaces of his own; "" where it can be done."""
+    if os.geteuid() != 0:
+        return "becomes an ordinary user: needs root"
+    if not shutil.which("unshare"):
+        return "needs unshare (package util-linux)"
+    tried = subprocess.run(["unshare", "-Urnm", "true"], capture_output=True, check=False, user=USER, group=USER)
+    return "" if tried.returncode == 0 else "this kernel gives users no user namespaces"
+
+
+def words(folder: Path, *command: str) -> list[str]:
+    """The command line that runs `command`, from the tree's folder, as a user to whom ``<folder>/home`` belongs."""
+    return [sys.executable, "-m", "tests.as_user", str(folder), *command]
 
 
 def main() -> None:
@@ -26,7 +42,7 @@ def main() -> None:
     for it in (disk, home, stage):
         it.mkdir()
     os.chown(home, USER, USER)
-    _show([Path(it).resolve() for it in (Path(__file__).parents[2], sys.prefix, sys.base_prefix, folder)], stage)
+    _show([Path(it).resolve() for it in (Path(__file__).parents[1], sys.prefix, sys.base_prefix, folder)], stage)
     _mount("-t", "tmpfs", "-o", f"size=4m,uid={USER},gid={USER},mode=700", "tmpfs", str(disk))
     os.setgroups([])
     os.setresgid(USER, USER, USER)
