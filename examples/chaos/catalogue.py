@@ -71,8 +71,8 @@ def names() -> list[str]:
 
 
 def told_by(name: str) -> dict[str, Any]:
-    """What an experiment says for us: ``spec``, ``expected``, ``needs``, and ``least_s``, below which its fault cannot be
-    judged: whoever waits for a replica that says nothing comes late in a bunch, and a bunch counts little more than one."""
+    """What an experiment says for us: ``spec``, ``expected``, ``needs``, and ``least_s``, below which its baseline
+    and its fault cannot be judged: whoever waits for a replica that says nothing comes late in a bunch, and a bunch counts little more than one."""
     document = json.loads((HERE / f"{name}.json").read_text("utf-8"))
     return next(it for it in document["extensions"] if it["name"] == "aiobs")
 
@@ -112,7 +112,7 @@ def run(
     """
     outcomes = []
     with scene.running(folder, bulkheads=bulkheads, rate=rate) as (stage, variables):
-        environment = {**os.environ, **variables, "BEFORE_S": str(before_s), "AFTER_S": "0"}
+        environment = {**os.environ, **variables, "AFTER_S": "0"}
         for name in chosen:
             it = Outcome(name, told_by(name)["expected"][WITH if bulkheads else WITHOUT])
             outcomes.append(it)
@@ -122,8 +122,9 @@ def run(
                 it.why = f"needs {it.why}"
                 continue
             print(f"{name} ...", file=sys.stderr, flush=True)
-            length_s = max(fault_s, told_by(name).get("least_s", 0))
-            it.why = _run_one(folder, name, {**environment, "FAULT_S": str(length_s)}) or _until_well(stage)
+            least_s = told_by(name).get("least_s", 0)
+            lengths = {"BEFORE_S": str(max(before_s, least_s)), "FAULT_S": str(max(fault_s, least_s))}
+            it.why = _run_one(folder, name, {**environment, **lengths}) or _until_well(stage)
         time.sleep(before_s)
     _judge(folder, [it for it in outcomes if not it.why])
     return outcomes

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from aiobs.chaos.demo.scene import Scene
 
-RATE = 24.0
+RATE = 36.0
 """Requests a second: enough for a verdict after a few seconds, little enough for two slow processors."""
 
 
